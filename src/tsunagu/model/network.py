@@ -1,0 +1,154 @@
+"""CNM values: networks, endpoints, port bindings, and the plans that the kernel layer carries out.
+
+Nouns and semantics are libnetwork's Container Network Model. Everything here is frozen.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+BRIDGE_NAME = "com.docker.network.bridge.name"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+ICC = "com.docker.network.bridge.enable_icc"
+MTU = "com.docker.network.driver.mtu"
+IFACE_PREFIX = "com.docker.network.container_iface_prefix"
+DNS_TTL = "tsunagu.dns.ttl"
+
+DEFAULT_TTL = 5
+
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+
+
+class Subnet(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One address range of a network. All addresses as text; `ip_range` and `gateway` may be empty."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    aux: dict[str, str] = {}
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A set of endpoints that may talk. `created` is in nanoseconds since the epoch, UTC."""
+
+    id: str
+    name: str
+    driver: str = "bridge"
+    created: int = 0
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    is_internal: bool = False
+    is_attachable: bool = False
+    is_builtin: bool = False
+    bridge: str = ""
+    mtu: int = 1500
+    subnets: tuple[Subnet, ...] = ()
+    # True when a user chose the subnet of that family: only then may an endpoint ask for an address (Docker's rule)
+    has_user_subnet: bool = False
+    options: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+    def subnet_of(self, family: int) -> Subnet | None:
+        """Return the subnet of address family 4 or 6, if the network has one."""
+        return next((s for s in self.subnets if (":" in s.subnet) == (family == 6)), None)
+
+    @property
+    def is_default_bridge(self) -> bool:
+        return self.is_builtin and self.driver == "bridge"
+
+    @property
+    def has_names(self) -> bool:
+        """Embedded DNS serves user-defined networks only (Docker's default bridge has none)."""
+        return self.driver == "bridge" and not self.is_builtin
+
+    @property
+    def allows_icc(self) -> bool:
+        return self.options.get(ICC, "true") in _TRUE
+
+    @property
+    def masquerades(self) -> bool:
+        return not self.is_internal and self.options.get(MASQUERADE, "true") in _TRUE
+
+    @property
+    def dns_ttl(self) -> int:
+        return int(self.options.get(DNS_TTL, DEFAULT_TTL))
+
+
+class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asked for when attaching a container to a network (`--ip`, `--network-alias`, …)."""
+
+    network: str  # the word the user gave: a name or an id
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+    # what inspect prints for an absent list differs (null or []) by the way the endpoint was made
+    has_ipam_config: bool = False
+    has_aliases: bool = False
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One container on one network. Addresses are empty while the container is not running, unless static."""
+
+    config: EndpointConfig
+    network_id: str = ""
+    network_name: str = ""
+    id: str = ""
+    ipv4: str = ""
+    ipv4_prefix: int = 0
+    ipv6: str = ""
+    ipv6_prefix: int = 0
+    gateway4: str = ""
+    gateway6: str = ""
+    mac: str = ""
+    ifname: str = ""
+    host_ifname: str = ""
+
+    @property
+    def is_joined(self) -> bool:
+        return bool(self.id)
+
+
+# ---- plans: what the kernel layer is told to do; it decides nothing itself
+
+
+class BridgePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A Linux bridge to exist and be up. `addresses` are CIDR texts (gateway with prefix length)."""
+
+    name: str
+    mtu: int
+    addresses: tuple[str, ...] = ()
+    has_ipv6: bool = False
+
+
+class InterfacePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A veth pair: `host_name` attached to `bridge`, `name` inside the sandbox with `addresses` (CIDR texts)."""
+
+    host_name: str
+    name: str
+    bridge: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    has_ipv6: bool = False
+
+
+class RoutePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A default route inside a sandbox. `gateway` is an address; its family is the route's."""
+
+    gateway: str
+    ifname: str
+
+
+class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A network namespace, pinned at `path`, with interfaces in declared order and default routes."""
+
+    path: str
+    interfaces: tuple[InterfacePlan, ...] = ()
+    routes: tuple[RoutePlan, ...] = ()
+    has_resolver: bool = False
+    sysctls: dict[str, str] = {}

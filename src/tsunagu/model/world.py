@@ -1,0 +1,141 @@
+"""`World`: one immutable snapshot of every network and container, and the events that lead from one to the next.
+
+Nothing edits a `World`: `apply(world, event)` returns the next one and the engine publishes it with one assignment, so
+that a reader always sees a complete world. Events are past facts; they feed the store, the world, the name tables and
+`/events`, in that order.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from .container import Container, State
+from .errors import NotFound
+from .ids import find_by_prefix
+from .network import Endpoint, Network
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    networks: dict[str, Network] = {}
+    containers: dict[str, Container] = {}
+    network_ids: dict[str, str] = {}  # by name
+    container_ids: dict[str, str] = {}  # by name
+
+    def network(self, word: str) -> Network:
+        """Find a network by name, id or unique id prefix, in Docker's order; raises NotFound."""
+        if found := self.networks.get(word):
+            return found
+        if identifier := self.network_ids.get(word):
+            return self.networks[identifier]
+        if word and (identifier := find_by_prefix(word, self.networks, noun="network")):
+            return self.networks[identifier]
+        raise NotFound(f"network {word} not found")
+
+    def container(self, word: str) -> Container:
+        """Find a container by id, name or unique id prefix, in Docker's order; raises NotFound."""
+        if found := self.containers.get(word):
+            return found
+        if identifier := self.container_ids.get(word.removeprefix("/")):
+            return self.containers[identifier]
+        if word and (identifier := find_by_prefix(word, self.containers, noun="container")):
+            return self.containers[identifier]
+        raise NotFound(f"No such container: {word}")
+
+    def members(self, network_id: str) -> list[tuple[Container, Endpoint]]:
+        """Return the endpoints that are joined to a network, oldest container first."""
+        return [
+            (container, endpoint)
+            for container in self.containers.values()
+            for endpoint in container.endpoints
+            if endpoint.network_id == network_id and endpoint.is_joined
+        ]
+
+
+class NetworkCreated(msgspec.Struct, frozen=True, tag=True):
+    network: Network
+
+
+class NetworkRemoved(msgspec.Struct, frozen=True, tag=True):
+    network_id: str
+
+
+class ContainerCreated(msgspec.Struct, frozen=True, tag=True):
+    container: Container
+
+
+class ContainerRenamed(msgspec.Struct, frozen=True, tag=True):
+    container_id: str
+    name: str
+
+
+class ContainerStateChanged(msgspec.Struct, frozen=True, tag=True):
+    """The process started, exited or failed to start."""
+
+    container_id: str
+    state: State
+
+
+class EndpointsChanged(msgspec.Struct, frozen=True, tag=True):
+    """The container joined or left networks; the whole ordered tuple, so that order survives."""
+
+    container_id: str
+    endpoints: tuple[Endpoint, ...]
+
+
+class ContainerRemoved(msgspec.Struct, frozen=True, tag=True):
+    container_id: str
+
+
+Event = (
+    NetworkCreated
+    | NetworkRemoved
+    | ContainerCreated
+    | ContainerRenamed
+    | ContainerStateChanged
+    | EndpointsChanged
+    | ContainerRemoved
+)
+
+
+def apply(world: World, event: Event) -> World:
+    """Return the world after `event`. An event about an unknown object is a bug and raises KeyError."""
+    match event:
+        case NetworkCreated(network):
+            return replace(
+                world,
+                networks={**world.networks, network.id: network},
+                network_ids={**world.network_ids, network.name: network.id},
+            )
+        case NetworkRemoved(network_id):
+            name = world.networks[network_id].name
+            return replace(
+                world,
+                networks={k: v for k, v in world.networks.items() if k != network_id},
+                network_ids={k: v for k, v in world.network_ids.items() if k != name},
+            )
+        case ContainerCreated(container):
+            return replace(
+                world,
+                containers={**world.containers, container.id: container},
+                container_ids={**world.container_ids, container.name: container.id},
+            )
+        case ContainerRenamed(container_id, name):
+            old = world.containers[container_id]
+            names = {k: v for k, v in world.container_ids.items() if k != old.name}
+            return replace(_with(world, replace(old, name=name)), container_ids={**names, name: container_id})
+        case ContainerStateChanged(container_id, state):
+            return _with(world, replace(world.containers[container_id], state=state))
+        case EndpointsChanged(container_id, endpoints):
+            return _with(world, replace(world.containers[container_id], endpoints=endpoints))
+        case ContainerRemoved(container_id):
+            name = world.containers[container_id].name
+            return replace(
+                world,
+                containers={k: v for k, v in world.containers.items() if k != container_id},
+                container_ids={k: v for k, v in world.container_ids.items() if k != name},
+            )
+
+
+def _with(world: World, container: Container) -> World:
+    return replace(world, containers={**world.containers, container.id: container})

@@ -1,0 +1,1 @@
+"""The name server process: no privileges, no state of its own. Imports `model` and `wire` only."""

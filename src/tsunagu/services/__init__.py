@@ -1,0 +1,1 @@
+"""Orchestration: decide, act, record, publish. One event loop owns the `World`."""

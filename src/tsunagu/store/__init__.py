@@ -1,0 +1,1 @@
+"""What survives a restart: SQLite rows and content-addressed blobs. Imports `model` only."""

@@ -1,0 +1,1 @@
+"""Public test support: fakes and namespace helpers, documented like any other package."""
