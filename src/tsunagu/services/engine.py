@@ -1,0 +1,125 @@
+"""The engine owns the current `World`: every change goes through `commit`, in the order store, world, listeners, events.
+
+Runs on one event loop; a commit has no await in it, so that a reader always sees a complete world. Per-object locks keep
+*operations* on the same object apart; data needs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from tsunagu.model.container import Container
+from tsunagu.model.ids import SHORT
+from tsunagu.model.instance import Instance
+from tsunagu.model.network import Network
+from tsunagu.model.world import (
+    ContainerCreated,
+    ContainerRemoved,
+    ContainerRenamed,
+    ContainerStateChanged,
+    EndpointsChanged,
+    Event,
+    NetworkCreated,
+    NetworkRemoved,
+    World,
+    apply,
+)
+from tsunagu.store.db import Database
+
+from .events import Bus, EngineEvent
+
+Listener = Callable[[World, Event, World], None]
+_encode = msgspec.json.Encoder().encode
+_container = msgspec.json.Decoder(Container)
+_network = msgspec.json.Decoder(Network)
+
+
+class Engine:
+    """The one owner of state. `listeners` are called after each event with the world before and after it."""
+
+    def __init__(self, instance: Instance, db: Database) -> None:
+        self.instance = instance
+        self.db = db
+        self.events = Bus()
+        self.listeners: list[Listener] = []
+        self.started_at = time.time_ns()
+        self.world = self._load()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def commit(self, *events: Event) -> None:
+        """Record `events` in one transaction, then publish the world they lead to."""
+        after = self.world
+        steps: list[tuple[World, Event, World]] = []
+        for event in events:
+            before, after = after, apply(after, event)
+            steps.append((before, event, after))
+        with self.db.transaction():
+            for _, event, world in steps:
+                self._record(event, world)
+        for before, event, world in steps:
+            self.world = world
+            for listener in self.listeners:
+                listener(before, event, world)
+
+    def lock(self, identifier: str) -> asyncio.Lock:
+        """Return the lock that keeps operations on one object apart; it lives as long as somebody holds it."""
+        lock = self._locks.get(identifier)
+        if lock is None:
+            lock = self._locks[identifier] = asyncio.Lock()
+        return lock
+
+    def emit(self, kind: str, action: str, identifier: str, attributes: dict[str, str]) -> None:
+        """Publish one event for `GET /events`, stamped now."""
+        self.events.publish(
+            EngineEvent(type=kind, action=action, id=identifier, attributes=attributes, time_ns=time.time_ns())
+        )
+
+    @contextmanager
+    def intent(self, identifier: str, operation: str) -> Iterator[None]:
+        """Remember in the store that `operation` on an object is under way, so that a restart can undo or finish it."""
+        self.db.put("intent", identifier, operation.encode())
+        try:
+            yield
+        finally:
+            self.db.delete("intent", identifier)
+
+    def new_id(self) -> str:
+        """Return 64 random hex digits; the short form never looks like a number (Docker's rule: a host name of
+        digits only breaks tools that take it for an address)."""
+        while True:
+            identifier = secrets.token_hex(32)
+            if not identifier[:SHORT].isdigit():
+                return identifier
+
+    def _load(self) -> World:
+        networks = [_network.decode(row) for _, row in self.db.all("network")]
+        containers = [_container.decode(row) for _, row in self.db.all("container")]
+        networks.sort(key=lambda n: n.created)
+        containers.sort(key=lambda c: c.created)
+        return World(
+            networks={n.id: n for n in networks},
+            network_ids={n.name: n.id for n in networks},
+            containers={c.id: c for c in containers},
+            container_ids={c.name: c.id for c in containers},
+        )
+
+    def _record(self, event: Event, after: World) -> None:
+        match event:
+            case NetworkCreated(network):
+                self.db.put("network", network.id, _encode(network))
+            case NetworkRemoved(network_id):
+                self.db.delete("network", network_id)
+            case ContainerCreated(container):
+                self.db.put("container", container.id, _encode(container))
+            case ContainerRenamed() | ContainerStateChanged() | EndpointsChanged():
+                container = after.containers[event.container_id]
+                self.db.put("container", container.id, _encode(container))
+            case ContainerRemoved(container_id):
+                self.db.delete("container", container_id)
