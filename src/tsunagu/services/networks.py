@@ -1,0 +1,273 @@
+"""Networks: create, remove, prune, and the predefined three. Decide, act, record, publish.
+
+The nft table is rebuilt from the world after every change and never read back. May import kernel, rules and wire; an
+operation that fails leaves neither a bridge nor a row behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+
+from tsunagu.kernel.network import NetworkKernel
+from tsunagu.model import ids
+from tsunagu.model.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, NotSupported
+from tsunagu.model.network import BRIDGE_NAME, DNS_TTL, ICC, IFACE_PREFIX, MASQUERADE, MTU, BridgePlan, Network, Subnet
+from tsunagu.model.world import NetworkCreated, NetworkRemoved, World, apply
+from tsunagu.rules import ipam, policy
+from tsunagu.wire import nft
+
+from .engine import Engine
+from .filters import check_filters, matches_labels, parse_until
+
+PREDEFINED = ("bridge", "host", "none")
+POOL_PREFIX = 24
+_BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
+_OPTIONS = {BRIDGE_NAME, MASQUERADE, ICC, MTU, IFACE_PREFIX, DNS_TTL}
+
+
+class Networks:
+    """Decisions about networks; `kernel` carries them out."""
+
+    def __init__(self, engine: Engine, kernel: NetworkKernel) -> None:
+        self._engine = engine
+        self._kernel = kernel
+        # Creates and removals change one shared thing, the set of subnets and the nft table: one at a time.
+        self._lock = asyncio.Lock()
+        self._firewall_lock = asyncio.Lock()
+
+    async def create(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnets: Sequence[Subnet] = (),
+        enable_ipv4: bool = True,
+        enable_ipv6: bool = False,
+        is_internal: bool = False,
+        is_attachable: bool = False,
+        options: Mapping[str, str] | None = None,
+        ipam_options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Create a user-defined network; raises Docker's refusals before anything is touched."""
+        async with self._lock:
+            network = await self._decide(
+                name, driver, tuple(subnets), enable_ipv4, enable_ipv6, is_internal, is_attachable,
+                dict(options or {}), dict(ipam_options or {}), dict(labels or {}),
+            )  # fmt: skip
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(self._kernel.remove_bridge, network.bridge)
+                await self._kernel.ensure_bridge(bridge_plan(network))
+                if enable_ipv6 or any(":" in s.subnet for s in network.subnets):
+                    await self._kernel.enable_forwarding(ipv6=True)
+                undo.push_async_callback(self.sync_firewall)
+                await self.sync_firewall(apply(self._engine.world, NetworkCreated(network)))
+                self._engine.commit(NetworkCreated(network))
+                undo.pop_all()
+        self._engine.emit("network", "create", network.id, {"name": network.name, "type": network.driver})
+        return network
+
+    async def remove(self, word: str) -> None:
+        """Remove a network nobody is attached to; raises Forbidden naming the holders otherwise."""
+        async with self._lock:
+            network = self._engine.world.network(word)
+            if network.is_builtin:
+                raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+            if members := self._engine.world.members(network.id):
+                listed = ", ".join(f'name:"{c.name}" id:"{ids.short(e.id)}"' for c, e in members)
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints ({listed})",
+                    hint=f"remove or disconnect them first, for example: docker network disconnect -f {network.name} "
+                    f"{members[0][0].name}",
+                )
+            self._engine.commit(NetworkRemoved(network.id))
+            await self._kernel.remove_bridge(network.bridge)
+            await self.sync_firewall()
+        self._engine.emit("network", "destroy", network.id, {"name": network.name, "type": network.driver})
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
+        """Remove unused user-defined networks; returns their names. Filters: until, label, label!."""
+        check_filters(filters, {"until", "label", "label!"})
+        until = parse_until(filters.get("until", ()))
+        removed = []
+        for network in list(self._engine.world.networks.values()):
+            if network.is_builtin or self.users(network):
+                continue
+            if (until is not None and network.created >= until) or not matches_labels(network.labels, filters):
+                continue
+            try:
+                await self.remove(network.id)
+            except EngineError:
+                continue  # somebody attached to it or removed it meanwhile: it is not unused
+            removed.append(network.name)
+        return removed
+
+    def users(self, network: Network) -> list[str]:
+        """Return the names of containers, running or not, that are configured for a network."""
+        return [
+            c.name
+            for c in self._engine.world.containers.values()
+            for e in c.endpoints
+            if network.id in (e.network_id, e.config.network) or e.config.network == network.name
+        ]
+
+    async def sync_firewall(self, world: World | None = None) -> None:
+        """Rebuild our nft table from `world` (default: the current one) in one transaction."""
+        async with self._firewall_lock:
+            wanted = world or self._engine.world
+            await self._kernel.apply_firewall(nft.script(policy.programme(wanted), self._engine.instance.nft_table))
+
+    async def restore(self) -> None:
+        """Make kernel and world agree at engine start: predefined networks, bridges, the nft table."""
+        if not any(n.is_builtin for n in self._engine.world.networks.values()):
+            await self._create_predefined()
+        for network in self._engine.world.networks.values():
+            if network.driver == "bridge":
+                await self._kernel.ensure_bridge(bridge_plan(network))
+        if any(n.enable_ipv6 for n in self._engine.world.networks.values()):
+            await self._kernel.enable_forwarding(ipv6=True)
+        await self.sync_firewall()
+
+    # ---- decisions
+
+    async def _decide(
+        self, name: str, driver: str, subnets: tuple[Subnet, ...], enable_ipv4: bool, enable_ipv6: bool,
+        is_internal: bool, is_attachable: bool, options: dict[str, str], ipam_options: dict[str, str],
+        labels: dict[str, str],
+    ) -> Network:  # fmt: skip
+        world = self._engine.world
+        if name in PREDEFINED or name == "default":
+            raise Forbidden(f"operation is not permitted on predefined {name} network")
+        ids.check_network_name(name)
+        if name in world.network_ids:
+            raise Conflict(f"network with name {name} already exists")
+        if driver in ("host", "null", "none"):
+            raise Forbidden(f'only one instance of "{driver}" network is allowed')
+        if driver not in ("", "bridge", "default"):
+            raise NotFound(f'plugin "{driver}" not found', hint="this engine has the drivers bridge, host and null")
+        if not enable_ipv4 and not enable_ipv6:
+            raise InvalidParameter("IPv4 or IPv6 must be enabled")
+        if not enable_ipv4:
+            raise NotSupported("networks without IPv4 are not supported yet", hint="leave out --ipv4=false")
+        identifier = self._engine.new_id()
+        mtu = check_options(options)
+        bridge = options.get(BRIDGE_NAME) or self._engine.instance.bridge_name(identifier)
+        holder = next((n for n in world.networks.values() if n.bridge == bridge), None)
+        if holder or bridge in await self._kernel.list_links():
+            raise Conflict(
+                f"cannot create network {identifier} ({bridge}): a bridge named {bridge} exists already",
+                hint=f"it belongs to network {holder.name}" if holder else "choose another bridge name",
+            )
+        families, has_user_subnet = await self._subnets(subnets, enable_ipv6, is_internal)
+        return Network(
+            id=identifier, name=name, created=time.time_ns(), enable_ipv4=enable_ipv4, enable_ipv6=enable_ipv6,
+            is_internal=is_internal, is_attachable=is_attachable, bridge=bridge,
+            mtu=mtu or await self._kernel.default_mtu(), subnets=families, has_user_subnet=has_user_subnet,
+            options=options, ipam_options=ipam_options, labels=labels,
+        )  # fmt: skip
+
+    async def _subnets(
+        self, wanted: tuple[Subnet, ...], enable_ipv6: bool, is_internal: bool
+    ) -> tuple[tuple[Subnet, ...], bool]:
+        world = self._engine.world
+        ours = [(s.subnet, n.name) for n in world.networks.values() for s in n.subnets]
+        given = tuple(s for s in wanted if s.subnet)
+        if any(not s.subnet and (s.gateway or s.ip_range or s.aux) for s in wanted):
+            raise InvalidParameter("every ip-range or gateway must have a corresponding subnet")
+        chosen = list(ipam.check_subnets(given, enable_ipv6=enable_ipv6, taken=ours)) if given else []
+        if not any(":" not in s.subnet for s in chosen):
+            taken = [subnet for subnet, _ in ours] + list(await self._kernel.host_prefixes())
+            try:
+                subnet = ipam.choose_subnet(self._engine.instance.pools, POOL_PREFIX, taken)
+            except EngineError as error:
+                raise type(error)(error.message, hint=self._unused_hint()) from error
+            chosen.insert(0, Subnet(subnet, gateway=_first_host(subnet)))
+        if enable_ipv6 and not any(":" in s.subnet for s in chosen):
+            subnet = ipam.choose_ula(self._ula(), [s for s, _ in ours])
+            chosen.append(Subnet(subnet, gateway=_first_host(subnet)))
+        return tuple(chosen), bool(given)
+
+    def _unused_hint(self) -> str:
+        unused = [n.name for n in self._engine.world.networks.values() if not n.is_builtin and not self.users(n)]
+        if not unused:
+            return "no network is unused: give one explicitly with --subnet"
+        return f"unused networks: {', '.join(unused[:20])}; remove them with: docker network prune"
+
+    def _ula(self) -> str:
+        """Return this engine's own unique local /48 (RFC 4193), chosen once and kept."""
+        row = self._engine.db.get("setting", "ula")
+        if row is None:
+            digits = secrets.token_hex(5)
+            row = f"fd{digits[:2]}:{digits[2:6]}:{digits[6:]}::/48".encode()
+            self._engine.db.put("setting", "ula", row)
+        return row.decode()
+
+    async def _create_predefined(self) -> None:
+        instance, now = self._engine.instance, time.time_ns()
+        prefixes = [p for p in await self._kernel.host_prefixes()]
+        subnet = instance.default_subnet
+        if any(_overlaps(subnet, p) for p in prefixes):
+            subnet = ipam.choose_subnet(instance.pools, POOL_PREFIX, prefixes)
+        options = {
+            "com.docker.network.bridge.default_bridge": "true",
+            ICC: "true",
+            MASQUERADE: "true",
+            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+            BRIDGE_NAME: instance.default_bridge,
+            MTU: str(await self._kernel.default_mtu()),
+        }
+        self._engine.commit(
+            NetworkCreated(
+                Network(
+                    id=self._engine.new_id(), name="bridge", created=now, is_builtin=True,
+                    bridge=instance.default_bridge, mtu=int(options[MTU]), options=options,
+                    subnets=(Subnet(subnet, gateway=_first_host(subnet)),),
+                )
+            ),
+            NetworkCreated(Network(id=self._engine.new_id(), name="host", driver="host", created=now, is_builtin=True)),
+            NetworkCreated(Network(id=self._engine.new_id(), name="none", driver="null", created=now, is_builtin=True)),
+        )  # fmt: skip
+
+
+def bridge_plan(network: Network) -> BridgePlan:
+    """Return the bridge a network needs: its gateways as addresses, with prefix lengths."""
+    return BridgePlan(
+        name=network.bridge,
+        mtu=network.mtu,
+        addresses=tuple(f"{s.gateway}/{s.subnet.partition('/')[2]}" for s in network.subnets if s.gateway),
+        has_ipv6=network.enable_ipv6,
+    )
+
+
+def check_options(options: Mapping[str, str]) -> int:
+    """Refuse options this engine does not act on, by name; returns the MTU asked for, or 0."""
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise NotSupported(f"network option {key} is not supported", hint=f"supported: {', '.join(sorted(_OPTIONS))}")
+        if key in (ICC, MASQUERADE) and value not in _BOOLEANS:
+            raise InvalidParameter(f"failed to parse {key} value: {value!r} (use true or false)")
+        if key == DNS_TTL and not (value.isascii() and value.isdigit() and int(value) <= 86400):
+            raise InvalidParameter(f"invalid value for {key}: {value!r} (seconds, 0 to 86400)")
+    for key in (BRIDGE_NAME, IFACE_PREFIX):
+        name = options.get(key, "x")
+        limit = 15 if key == BRIDGE_NAME else 11
+        if not name or len(name) > limit or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name) or name in (".", ".."):
+            raise InvalidParameter(f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')")
+    mtu = options.get(MTU, "0")
+    if not (mtu.isascii() and mtu.isdigit()) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
+        raise InvalidParameter(f"invalid value for {MTU}: {mtu!r} (68 to 65535)")
+    return int(mtu)
+
+
+def _first_host(subnet: str) -> str:
+    return str(ip_network(subnet)[1])
+
+
+def _overlaps(one: str, other: str) -> bool:
+    a, b = ip_network(one), ip_network(other)
+    return a.version == b.version and b.prefixlen > 0 and a.overlaps(b)
