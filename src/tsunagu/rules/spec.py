@@ -18,8 +18,6 @@ from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network
 from tsunagu.model.world import World
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 
 def merge_config(config: Config, image: Image, identifier: str, host: HostConfig, host_name: str) -> Config:
     """Return `config` completed by the image's defaults.
@@ -59,10 +57,7 @@ def merge_env(image: Sequence[str], user: Sequence[str]) -> tuple[str, ...]:
         if not item or item.startswith("="):
             raise InvalidParameter(f"invalid environment variable: {item}")
     keys = {item.partition("=")[0] for item in user}
-    merged = (*user, *(item for item in image if item.partition("=")[0] not in keys))
-    if not any(item.startswith("PATH=") for item in merged):
-        merged = (*merged, DEFAULT_PATH)
-    return merged
+    return (*user, *(item for item in image if item.partition("=")[0] not in keys))
 
 
 def command(config: Config) -> tuple[str, tuple[str, ...]]:

@@ -1,0 +1,172 @@
+"""The engine's composition root: adapters, services and API wired together; signals, readiness, shutdown.
+
+`python -m tsunagu.daemon [--root DIR] [--run-dir DIR] [-H unix://PATH] [--log-level LEVEL]`. Decides nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+from tsunagu import __version__
+from tsunagu.api.server import Server
+from tsunagu.kernel.network import NetworkKernel
+from tsunagu.kernel.runtime import Runtime
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
+from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
+from tsunagu.services.bundles import Bundles
+from tsunagu.services.containers import Containers
+from tsunagu.services.engine import Engine
+from tsunagu.services.execs import Execs
+from tsunagu.services.images import Images
+from tsunagu.services.lifecycle import Lifecycle
+from tsunagu.services.networks import Networks
+from tsunagu.services.reconcile import nothing_runs, reconcile, withdraw
+from tsunagu.services.resolver import Resolver
+from tsunagu.services.sessions import Sessions
+from tsunagu.services.system import System
+from tsunagu.store.db import Database
+
+log = logging.getLogger("tsunagu.daemon")
+READY_FD = "TSUNAGU_READY_FD"  # one byte is written to this descriptor once the socket answers
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run an engine until SIGTERM or SIGINT. Returns the exit status."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    _log_to_stderr(options.log_level)
+    try:
+        instance = _instance(options)
+        if os.geteuid() != 0:
+            raise InvalidParameter("the engine needs root: it makes namespaces, mounts and firewall rules")
+        with _only_one(instance):
+            asyncio.run(_serve(instance))
+    except EngineError as error:
+        print(f"tsunagu daemon: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tsunagu daemon", description="Run the engine.", allow_abbrev=False)
+    parser.add_argument("--root", "--data-root", default=DEFAULT_ROOT, metavar="DIR", help="where state is kept")
+    parser.add_argument("--run-dir", "--exec-root", default="", metavar="DIR", help="where sockets and namespaces are pinned")
+    parser.add_argument("-H", "--host", default="", metavar="unix://PATH", help="socket to serve the API on")
+    parser.add_argument("-l", "--log-level", default="info", choices=["debug", "info", "warn", "error"])
+    parser.add_argument("-D", "--debug", action="store_const", dest="log_level", const="debug")
+    parser.add_argument("-v", "--version", action="version", version=f"Tsunagu version {__version__}")
+    return parser.parse_args(arguments)
+
+
+def _instance(options: argparse.Namespace) -> Instance:
+    root = os.path.realpath(options.root)
+    run_dir = options.run_dir or (DEFAULT_RUN if root == DEFAULT_ROOT else f"{root}/run")
+    run_dir = os.path.realpath(run_dir)
+    socket = f"{run_dir}/tsunagu.sock"
+    if options.host:
+        scheme, separator, path = options.host.partition("://")
+        if scheme != "unix" or not separator or not path.startswith("/"):
+            raise InvalidParameter(f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS")
+        socket = path
+    return Instance(root=root, run_dir=run_dir, socket=socket)
+
+
+@contextlib.contextmanager
+def _only_one(instance: Instance):  # type: ignore[no-untyped-def]
+    """Hold the lock file of this root; raises Conflict naming the engine that has it."""
+    for directory in (instance.root, instance.run_dir):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.chmod(directory, 0o711 if directory == instance.run_dir else 0o700)
+    descriptor = os.open(f"{instance.root}/engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
+            raise Conflict(
+                f"another engine (pid {holder}) uses {instance.root}", hint="stop it first, or choose another --root"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(instance: Instance) -> None:
+    kernel, runtime = NetworkKernel(instance), Runtime(instance)
+    runtime_info = runtime.detect()
+    engine = Engine(instance, Database(f"{instance.root}/state.db"))
+    images = Images(instance, engine.db)
+    await images.open()
+    await kernel.open()
+    resolver = Resolver(instance)
+    networks = Networks(engine, kernel)
+    bundles = Bundles(engine, images)
+    lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver)
+    containers = Containers(engine, images, lifecycle, bundles)
+    sessions = Sessions(engine, runtime, lifecycle, bundles)
+    execs = Execs(engine, runtime, lifecycle, bundles)
+    system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
+    engine.listeners.append(resolver.publish)
+    if await kernel.enable_forwarding():
+        log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
+    await reconcile(engine, kernel, runtime, networks, bundles, lifecycle, containers, resolver)
+    app = SimpleNamespace(
+        engine=engine, containers=containers, sessions=sessions, networks=networks, images=images, execs=execs, system=system
+    )
+    server = Server(app)
+    await server.serve(instance.socket)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    log.info(
+        "engine ready version=%s socket=%s root=%s runtime=%s/%s firewall=%s containers=%s",
+        __version__, instance.socket, instance.root, runtime_info.name, runtime_info.version,
+        kernel.firewall_backend, len(engine.world.containers),
+    )  # fmt: skip
+    _tell_ready()
+    await stop.wait()
+    log.info("engine stops running=%s", sum(c.is_running for c in engine.world.containers.values()))
+    await server.close()
+    is_idle = nothing_runs(engine)
+    await resolver.close(stop_process=is_idle)
+    if is_idle:
+        await withdraw(engine, kernel, runtime, instance)
+    await kernel.close()
+    engine.events.close()
+    engine.db.close()
+
+
+def _tell_ready() -> None:
+    text = os.environ.pop(READY_FD, "")
+    if text.isdigit():
+        with contextlib.suppress(OSError):
+            os.write(int(text), b"1")
+            os.close(int(text))
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=getattr(logging, {"warn": "WARNING"}.get(level, level.upper())),
+        format='time=%(asctime)s.%(msecs)03dZ level=%(levelname)s source=%(name)s msg="%(message)s"',
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        stream=sys.stderr,
+    )
+    logging.Formatter.converter = time.gmtime
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for noisy in ("pyroute2",):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

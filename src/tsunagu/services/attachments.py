@@ -1,0 +1,119 @@
+"""Which addresses, names of interfaces and MACs an endpoint gets, and the kernel plan that follows from them.
+
+Decides with `rules.ipam` on the live leases; the plan is carried out by `kernel.network`. No await in here: between the
+choice of an address and its lease nobody else can run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from tsunagu.model.container import Container
+from tsunagu.model.errors import EngineError
+from tsunagu.model.instance import Instance
+from tsunagu.model.network import IFACE_PREFIX, Endpoint, EndpointConfig, InterfacePlan, Network
+from tsunagu.model.world import World
+from tsunagu.rules import ipam
+
+from .leases import Leases
+
+
+def join_all(
+    world: World, instance: Instance, leases: Leases, container: Container, new_id: Callable[[], str]
+) -> tuple[Endpoint, ...]:
+    """Choose addresses for every endpoint of a container, in declared order; on failure no lease is left behind."""
+    joined: list[Endpoint] = []
+    try:
+        for index, endpoint in enumerate(container.endpoints):
+            network = network_of(world, endpoint)
+            joined.append(join(world, instance, leases, container, network, endpoint.config, index, new_id()))
+    except EngineError:
+        release_all(leases, container, tuple(joined))
+        raise
+    return tuple(joined)
+
+
+def join(
+    world: World,
+    instance: Instance,
+    leases: Leases,
+    container: Container,
+    network: Network,
+    config: EndpointConfig,
+    index: int,
+    endpoint_id: str,
+) -> Endpoint:
+    """Choose what one endpoint gets; `index` is the number of its interface (0 is eth0)."""
+    addresses = {4: "", 6: ""}
+    prefixes = {4: 0, 6: 0}
+    gateways = {4: "", 6: ""}
+    for family, asked in ((4, config.ipv4), (6, config.ipv6)):
+        subnet = network.subnet_of(family)
+        if subnet is None:
+            continue
+        leased = leases.on(network.id)
+        if asked and leased.get(asked) != container.id:
+            holders = {
+                address: f"container {world.containers[holder].name}"
+                for address, holder in leased.items()
+                if holder in world.containers
+            }
+            asked = ipam.check_address(network, asked, holders)
+        addresses[family] = asked or ipam.choose_address(subnet, leased)
+        prefixes[family] = int(subnet.subnet.partition("/")[2])
+        gateways[family] = "" if network.is_internal else subnet.gateway
+        leases.take(network.id, addresses[family], container.id)
+    return Endpoint(
+        config=config,
+        network_id=network.id,
+        network_name=network.name,
+        id=endpoint_id,
+        ipv4=addresses[4],
+        ipv4_prefix=prefixes[4],
+        ipv6=addresses[6],
+        ipv6_prefix=prefixes[6],
+        gateway4=gateways[4],
+        gateway6=gateways[6],
+        mac=config.mac or ipam.generate_mac(secrets.token_bytes(6)),
+        ifname=f"{network.options.get(IFACE_PREFIX) or 'eth'}{index}",
+        host_ifname=instance.veth_name(endpoint_id),
+    )
+
+
+def release_all(leases: Leases, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
+    """Give the addresses of a stopped container back; static ones stay reserved for it."""
+    for endpoint in endpoints:
+        leases.release(endpoint, container.id, keep_static=True)
+
+
+def left(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint as it is while its container is stopped: what was asked for, and the network it means."""
+    return Endpoint(config=endpoint.config, network_id=endpoint.network_id, network_name=endpoint.network_name)
+
+
+def interface_plan(world: World, endpoint: Endpoint) -> InterfacePlan:
+    """Return the veth pair that carries an endpoint."""
+    network = world.networks[endpoint.network_id]
+    addresses = [f"{endpoint.ipv4}/{endpoint.ipv4_prefix}"] if endpoint.ipv4 else []
+    if endpoint.ipv6:
+        addresses.append(f"{endpoint.ipv6}/{endpoint.ipv6_prefix}")
+    return InterfacePlan(
+        host_name=endpoint.host_ifname,
+        name=endpoint.ifname,
+        bridge=network.bridge,
+        mac=endpoint.mac,
+        mtu=network.mtu,
+        addresses=tuple(addresses),
+        has_ipv6=bool(endpoint.ipv6),
+    )
+
+
+def network_of(world: World, endpoint: Endpoint) -> Network:
+    """Return the network an endpoint means: by id, and when that is gone by name (needs.md N32: a network that was
+    removed and made anew is the one the user means). Raises NotFound."""
+    if found := world.networks.get(endpoint.network_id):
+        return found
+    if endpoint.network_name in world.network_ids:
+        return world.network(endpoint.network_name)
+    return world.network(endpoint.config.network)

@@ -1,0 +1,289 @@
+"""Containers as users see them: create, start, stop, kill, rename, remove, wait. Every refusal comes before any side effect.
+
+The machinery of a start and an end is in `lifecycle`; attach, logs, resize and top are in `sessions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from tsunagu.model import ids
+from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
+from tsunagu.model.network import Endpoint, EndpointConfig
+from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
+from tsunagu.rules import spec
+
+from .attachments import network_of
+from .bundles import Bundles
+from .engine import Engine
+from .filters import check_filters, matches_labels, parse_until
+from .images import Images
+from .lifecycle import Lifecycle
+from .petnames import unused_name
+
+STOP_TIMEOUT = 10  # seconds, Docker's default
+
+
+class Containers:
+    def __init__(self, engine: Engine, images: Images, lifecycle: Lifecycle, bundles: Bundles) -> None:
+        self._engine = engine
+        self._images = images
+        self._lifecycle = lifecycle
+        self._bundles = bundles
+        self._names_in_use: set[str] = set()  # names of creates that are under way
+        self._exit_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
+        self._removal_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
+        self._auto_removals: set[str] = set()
+        lifecycle.on_exit = self._exited
+
+    # ---- create
+
+    async def create(
+        self, name: str, config: Config, host: HostConfig, endpoints: Sequence[EndpointConfig]
+    ) -> tuple[Container, list[str]]:
+        """Create a container; nothing runs and the kernel is not touched. Returns it and warnings."""
+        engine = self._engine
+        bare = ids.check_container_name(name) if name else ""
+        image = await self._images.ensure(config.image)
+        identifier = engine.new_id()
+        if not bare:
+            bare = unused_name({*engine.world.container_ids, *self._names_in_use})
+        spec.check_name_free(engine.world, bare)
+        if bare in self._names_in_use:
+            raise Conflict(f'Conflict. The container name "/{bare}" is already in use by a container being created.')
+        merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
+        planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
+        spec.check_binds(host.binds or ())
+        stop_signal(merged.stop_signal)
+        path, args = spec.command(merged)
+        container = Container(
+            id=identifier,
+            name=bare,
+            created=time.time_ns(),
+            image_id=image.id,
+            path=path,
+            args=args,
+            config=merged,
+            host=replace(host, network_mode="bridge") if host.network_mode in ("", "default") else host,
+            endpoints=tuple(self._bind(e) for e in planned),
+        )
+        self._names_in_use.add(bare)
+        try:
+            await self._bundles.check(container)
+            await self._bundles.prepare(container)
+            try:
+                engine.commit(ContainerCreated(container))
+            except BaseException:
+                await self._bundles.remove(container.id)
+                raise
+        finally:
+            self._names_in_use.discard(bare)
+        for endpoint in container.endpoints:
+            for address in (endpoint.config.ipv4, endpoint.config.ipv6):
+                if address and endpoint.network_id and address not in self._lifecycle.leases.on(endpoint.network_id):
+                    self._lifecycle.leases.take(endpoint.network_id, address, container.id)
+        self._lifecycle.emit("create", container)
+        return container, []
+
+    def _bind(self, config: EndpointConfig) -> Endpoint:
+        """Bind an attachment to the network it names, when that exists already."""
+        try:
+            network = network_of(self._engine.world, Endpoint(config=config))
+        except NotFound:
+            return Endpoint(config=config, network_name=config.network)
+        return Endpoint(config=config, network_id=network.id, network_name=network.name)
+
+    # ---- start, stop, kill
+
+    async def start(self, word: str, *, detach_keys: str = "") -> None:
+        """Start a container; raises NotModified when it runs already."""
+        container = self._engine.world.container(word)
+        async with self._engine.lock(container.id):
+            await self._lifecycle.start(self._engine.world.container(container.id))
+
+    async def stop(self, word: str, *, timeout: int | None = None, signal: str = "") -> None:
+        """Stop a container and wait for its end; raises NotModified when it does not run.
+
+        `timeout` is in seconds, negative waits for ever, None means the container's own or 10.
+        """
+        container = await self._settled(word)
+        if not container.is_running:
+            raise NotModified(f"container {container.id} is already stopped")
+        await self._stop(container, timeout, signal)
+        self._lifecycle.emit("stop", container)
+
+    async def restart(self, word: str, *, timeout: int | None = None, signal: str = "") -> None:
+        """Stop a container if it runs, then start it."""
+        container = await self._settled(word)
+        if container.is_running:
+            await self._stop(container, timeout, signal, is_restart=True)
+            self._lifecycle.emit("stop", container)
+        async with self._engine.lock(container.id):
+            container = self._engine.world.container(container.id)
+            if not container.is_running:
+                await self._lifecycle.start(container)
+        self._lifecycle.emit("restart", container)
+
+    async def kill(self, word: str, signal: str = "KILL") -> None:
+        """Send a signal to a running container; SIGKILL also waits for its end."""
+        signum = parse_signal(signal or "KILL")
+        container = await self._settled(word)
+        if not container.is_running:
+            raise Conflict(f"cannot kill container: {word}: container {container.id} is not running")
+        self._lifecycle.signal(container, signum)
+        if signum == signals.SIGKILL:
+            await self._lifecycle.ended(container.id, 60)
+
+    async def _stop(self, container: Container, timeout: int | None, signal: str, *, is_restart: bool = False) -> None:
+        signum = parse_signal(signal) if signal else stop_signal(container.config.stop_signal)
+        if timeout is None:
+            timeout = STOP_TIMEOUT if container.config.stop_timeout is None else container.config.stop_timeout
+        if is_restart:
+            self._auto_removals.add(container.id)
+        try:
+            await self._lifecycle.stop(container, signum, timeout)
+        finally:
+            if is_restart:
+                self._auto_removals.discard(container.id)
+
+    async def _settled(self, word: str) -> Container:
+        """Return a container once no start or clean-up of it is under way."""
+        container = self._engine.world.container(word)
+        async with self._engine.lock(container.id):
+            return self._engine.world.container(container.id)
+
+    # ---- rename, remove
+
+    async def rename(self, word: str, new_name: str) -> None:
+        """Give a container another name; its names in DNS follow at once."""
+        container = self._engine.world.container(word)
+        if not new_name.removeprefix("/"):
+            raise InvalidParameter("Neither old nor new names may be empty")
+        bare = ids.check_container_name(new_name)
+        async with self._engine.lock(container.id):
+            world = self._engine.world
+            container = world.container(container.id)
+            if bare == container.name:
+                raise InvalidParameter("Renaming a container with the same name as its current name")
+            try:
+                spec.check_name_free(world, bare)
+            except Conflict as error:
+                raise Conflict(f"Error when allocating new name: {error.message}") from error
+            self._engine.commit(ContainerRenamed(container.id, bare))
+        self._lifecycle.emit("rename", self._engine.world.container(container.id), oldName=f"/{container.name}")
+        await self._lifecycle.settle_names()
+
+    async def remove(self, word: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        """Remove a container; a running one only with `force`, which kills it."""
+        if link:
+            raise InvalidParameter("removing links is not supported", hint="remove the container itself instead")
+        container = await self._settled(word)
+        if container.is_running:
+            if not force:
+                raise Conflict(
+                    f'cannot remove container "{container.name}": container is running: '
+                    "stop the container before removing or force remove"
+                )
+            self._lifecycle.signal(container, signals.SIGKILL)
+            await self._lifecycle.ended(container.id, 60)
+        async with self._engine.lock(container.id):
+            current = self._engine.world.containers.get(container.id)
+            if current is None:  # somebody else, or --rm, removed it while we waited
+                return
+            if current.is_running:
+                raise Conflict(f'cannot remove container "{container.name}": it was started again meanwhile')
+            await self.discard(current)
+
+    async def discard(self, container: Container) -> None:
+        """Remove what a stopped container is made of; the caller holds its lock. Crash-safe: the row goes last."""
+        self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
+        await self._bundles.remove(container.id)
+        self._engine.commit(ContainerRemoved(container.id))
+        for endpoint in container.endpoints:
+            self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
+        self._lifecycle.emit("destroy", container)
+        result = (container.state.exit_code, "")
+        for waiters in (self._removal_waiters, self._exit_waiters):
+            for future in waiters.pop(container.id, ()):
+                if not future.done():
+                    future.set_result(result)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[str], int]:
+        """Remove all stopped containers; returns their ids and the bytes given back."""
+        check_filters(filters, {"until", "label", "label!"})
+        until = parse_until(filters.get("until", ()))
+        removed, freed = [], 0
+        for container in list(self._engine.world.containers.values()):
+            if container.is_running or not matches_labels(container.config.labels, filters):
+                continue
+            if until is not None and container.created >= until:
+                continue
+            size = await self._bundles.size(container.id)
+            try:
+                await self.remove(container.id)
+            except EngineError:
+                continue  # started or removed meanwhile
+            removed.append(container.id)
+            freed += size
+        return removed, freed
+
+    # ---- wait
+
+    def waiter(self, word: str, condition: str = "not-running") -> Awaitable[tuple[int, str]]:
+        """Return an awaitable of (exit code, error) that is subscribed already: no end after this call is missed.
+
+        Conditions are Docker's: not-running (at once if it does not run), next-exit, removed.
+        """
+        container = self._engine.world.container(word)
+        future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        if condition in ("", "not-running") and not container.is_running:
+            future.set_result((container.state.exit_code, ""))
+        elif condition in ("", "not-running", "next-exit"):
+            self._exit_waiters[container.id].append(future)
+        elif condition == "removed":
+            self._removal_waiters[container.id].append(future)
+        else:
+            raise InvalidParameter(f'invalid condition: "{condition}"')
+        return future
+
+    async def wait(self, word: str, condition: str = "not-running") -> tuple[int, str]:
+        """Wait for a container; see `waiter`."""
+        return await self.waiter(word, condition)
+
+    async def _exited(self, container: Container, state: State) -> None:
+        """Called by the lifecycle, under the container's lock, once a container has ended and is cleaned up."""
+        for future in self._exit_waiters.pop(container.id, ()):
+            if not future.done():
+                future.set_result((state.exit_code, ""))
+        if container.host.auto_remove and container.id not in self._auto_removals:
+            await self.discard(self._engine.world.containers[container.id])
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of a signal given as `15`, `TERM` or `SIGTERM`; raises InvalidParameter in Docker's words."""
+    if text.isascii() and text.isdigit():
+        number = int(text)
+        if 0 < number <= signals.SIGRTMAX:
+            return number
+    else:
+        name = text.upper()
+        found = signals.Signals.__members__.get(name if name.startswith("SIG") else f"SIG{name}")
+        if found is not None:
+            return int(found)
+        base, plus, offset = name.removeprefix("SIG").partition("+")
+        if base == "RTMIN" and plus and offset.isdigit() and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
+            return signals.SIGRTMIN + int(offset)
+    raise InvalidParameter(f"Invalid signal: {text}")
+
+
+def stop_signal(text: str) -> int:
+    """Return the signal that stops a container: its own, or SIGTERM."""
+    return parse_signal(text) if text else int(signals.SIGTERM)

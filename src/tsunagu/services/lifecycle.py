@@ -1,0 +1,309 @@
+"""Start and end of a container's process: decide, act with inverses, record, publish.
+
+Every side effect of `start` is pushed with its inverse on one `AsyncExitStack`; a failure unwinds in reverse. The end of
+a process is noticed through conmon (a pidfd), also for processes that an earlier engine started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import msgspec
+from msgspec.structs import replace
+
+from tsunagu.kernel.network import NetworkKernel
+from tsunagu.kernel.runtime import Exit, Process, Runtime, RuntimeFailed
+from tsunagu.model.container import Container, State, Status
+from tsunagu.model.errors import Conflict, EngineError, KernelFailure, NotModified
+from tsunagu.model.network import Endpoint, SandboxPlan
+from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, World, apply
+from tsunagu.rules import gateways, names
+
+from . import attachments
+from .bundles import Bundles
+from .engine import Engine
+from .leases import Leases
+from .resolver import Resolver
+from .tasks import spawn
+
+log = logging.getLogger("tsunagu.lifecycle")
+
+
+class Lifecycle:
+    """Starts containers, watches them, and cleans up after them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        kernel: NetworkKernel,
+        runtime: Runtime,
+        bundles: Bundles,
+        resolver: Resolver,
+    ) -> None:
+        self._engine = engine
+        self._kernel = kernel
+        self._runtime = runtime
+        self._bundles = bundles
+        self._resolver = resolver
+        self.leases = Leases(engine.world)
+        self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
+        self.processes: dict[str, Process] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        # Attach requests that came before the start: each connects before the process runs, so no output is lost.
+        self._early: dict[str, list[asyncio.Future[asyncio.Event]]] = defaultdict(list)
+
+    def sandbox_path(self, container_id: str) -> str:
+        return f"{self._engine.instance.run_dir}/netns/{container_id}"
+
+    # ---- start
+
+    async def start(self, container: Container) -> None:
+        """Start a container that is not running; the caller holds its lock. Raises NotModified when it runs."""
+        if container.is_running:
+            raise NotModified(f"container {container.id} is already running")
+        if container.state.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict(f"container {container.id} is marked for removal and cannot be started")
+        engine, world = self._engine, self._engine.world
+        try:
+            endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
+        except EngineError as error:
+            self._fail_early(container.id)
+            raise type(error)(
+                f"failed to set up container networking: {error.message}", hint=error.hint
+            ) from error
+        future = apply(world, EndpointsChanged(container.id, endpoints))
+        try:
+            with engine.intent(container.id, "start"):
+                async with AsyncExitStack() as undo:
+                    process = await self._act(future, future.containers[container.id], undo)
+                    state = State(
+                        status=Status.RUNNING,
+                        pid=process.pid,
+                        pid_started=process.pid_started,
+                        conmon_pid=process.conmon_pid,
+                        conmon_started=process.conmon_started,
+                        started_at=time.time_ns(),
+                    )
+                    undo.pop_all()
+                self.processes[container.id] = process
+                self._ended[container.id] = asyncio.Event()
+                engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
+        except BaseException as error:
+            attachments.release_all(self.leases, container, endpoints)
+            self._fail_early(container.id)
+            if isinstance(error, EngineError):
+                code = error.exit_code if isinstance(error, RuntimeFailed) else 128
+                failed = replace(container.state, exit_code=code, error=error.message)
+                engine.commit(ContainerStateChanged(container.id, failed))
+            raise
+        self._emit_networks("connect", container, endpoints)
+        self.emit("start", container)
+        self.watch(container.id)
+        await self._resolver.settle()
+
+    async def _act(self, world: World, container: Container, undo: AsyncExitStack) -> Process:
+        mount = spawn(self._bundles.mount(container), name=f"mount {container.id[:12]}")
+        undo.push_async_callback(self._bundles.unmount, container.id)
+        try:
+            netns = await self._set_up_sandbox(world, container, undo)
+        finally:
+            await asyncio.wait([mount])
+        rootfs = mount.result()
+        bundle = await self._bundles.write(world, container, rootfs, netns)
+        undo.push_async_callback(self._runtime.delete, container.id)
+        process = await self._runtime.create(
+            container.id,
+            bundle,
+            has_tty=container.config.tty,
+            has_stdin=container.config.open_stdin,
+            keeps_stdin=not container.config.stdin_once,
+            log_path=self._bundles.log_path(container.id),
+        )
+        await self._admit_early(container.id)
+        await self._runtime.start(container.id)
+        return process
+
+    async def _set_up_sandbox(self, world: World, container: Container, undo: AsyncExitStack) -> str | None:
+        if container.host.network_mode == "host":
+            return None
+        path = self.sandbox_path(container.id)
+        has_resolver = any(world.networks[e.network_id].has_names for e in container.endpoints)
+        plan = SandboxPlan(
+            path=path,
+            interfaces=tuple(attachments.interface_plan(world, e) for e in container.endpoints),
+            routes=gateways.default_routes(world, container),
+            has_resolver=has_resolver,
+        )
+        host_names = [e.host_ifname for e in container.endpoints]
+        undo.push_async_callback(self._kernel.tear_down_sandbox, path, host_names)
+        sockets = await self._kernel.set_up_sandbox(plan)
+        if sockets is not None:
+            undo.push_async_callback(self._resolver.remove_sandbox, container.id)
+            inner = await self._inner_sockets(path, container)
+            await self._resolver.add_sandbox(world, container.id, sockets.udp, sockets.tcp, inner)
+        return path
+
+    async def _inner_sockets(self, path: str, container: Container):  # type: ignore[no-untyped-def]
+        return await self._kernel.open_forwarding_sockets(path) if container.host.dns else ()
+
+    # ---- attach before start
+
+    def early_attach(self, container_id: str) -> asyncio.Future[asyncio.Event]:
+        """Return a future that resolves when the container's attach socket exists, just before its process runs.
+
+        The result is an event that the caller sets once it has connected; the start waits for it.
+        Cancelled when the start fails.
+        """
+        future: asyncio.Future[asyncio.Event] = asyncio.get_running_loop().create_future()
+        self._early[container_id].append(future)
+        return future
+
+    async def _admit_early(self, container_id: str) -> None:
+        connected = []
+        for future in self._early.pop(container_id, ()):
+            if not future.done():
+                event = asyncio.Event()
+                future.set_result(event)
+                connected.append(event.wait())
+        if connected:
+            # An attaching client that fails to connect must not hold the container back for ever.
+            await asyncio.wait_for(asyncio.gather(*connected), timeout=5)
+
+    def _fail_early(self, container_id: str) -> None:
+        for future in self._early.pop(container_id, ()):
+            future.cancel()
+
+    # ---- end
+
+    def watch(self, container_id: str) -> None:
+        """Start to wait for the end of a container's process."""
+        spawn(self._watch(container_id), name=f"watch {container_id[:12]}")
+
+    async def _watch(self, container_id: str) -> None:
+        exit_ = await self._runtime.wait(self.processes[container_id], container_id)
+        async with self._engine.lock(container_id):
+            await self._finish(container_id, exit_)
+
+    async def _finish(self, container_id: str, exit_: Exit) -> None:
+        """Record the end at once, so that names leave at once; then give everything back to the kernel."""
+        container = self._engine.world.containers.get(container_id)
+        if container is None or not container.is_running:
+            return
+        endpoints = container.endpoints
+        state = State(
+            status=Status.EXITED,
+            exit_code=exit_.code,
+            is_oom_killed=exit_.is_oom_killed,
+            started_at=container.state.started_at,
+            finished_at=time.time_ns(),
+        )
+        self._engine.commit(
+            ContainerStateChanged(container_id, state),
+            EndpointsChanged(container_id, tuple(attachments.left(e) for e in endpoints)),
+        )
+        if exit_.is_oom_killed:
+            self.emit("oom", container)
+        self.emit("die", container, exitCode=str(exit_.code))
+        await self.clean_up(container, endpoints)
+        self._emit_networks("disconnect", container, endpoints)
+        self.processes.pop(container_id, None)
+        if self.on_exit is not None:
+            await self.on_exit(container, state)
+        ended = self._ended.pop(container_id, None)
+        if ended is not None:
+            ended.set()
+
+    async def settle_names(self) -> None:
+        """Return once every name published so far is in force."""
+        await self._resolver.settle()
+
+    async def clean_up(self, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
+        """Remove what a process that has ended left: runtime state, sandbox, mounts. Every failure is reported, none
+        stops the others; reconcile at the next start tries again."""
+        works: list[tuple[str, Awaitable[object]]] = [
+            ("runtime state", self._runtime.delete(container.id)),
+            ("names", self._resolver.remove_sandbox(container.id)),
+        ]
+        if container.host.network_mode != "host":
+            host_names = [e.host_ifname for e in endpoints if e.host_ifname]
+            works.append(("sandbox", self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names)))
+        results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)
+        # The rootfs can only be unmounted once the runtime has let go of it.
+        results += await asyncio.gather(self._bundles.unmount(container.id), return_exceptions=True)
+        for (what, _), result in zip([*works, ("rootfs", None)], results, strict=True):
+            if isinstance(result, BaseException):
+                log.error("clean-up failed container=%s what=%s", container.id[:12], what, exc_info=result)
+        attachments.release_all(self.leases, container, endpoints)
+
+    async def ended(self, container_id: str, timeout: float | None) -> bool:
+        """Wait until the container has ended and is cleaned up; False when `timeout` seconds have passed."""
+        event = self._ended.get(container_id)
+        if event is None:
+            return True
+        try:
+            await asyncio.wait_for(event.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, container: Container, signum: int, timeout: int) -> None:
+        """Ask the process to end with `signum`, and kill it after `timeout` seconds (negative: never)."""
+        process = self.processes.get(container.id)
+        if process is None:
+            return
+        if timeout != 0:
+            self.signal(container, signum)
+            if await self.ended(container.id, timeout if timeout > 0 else None):
+                return
+            log.info("container did not stop in time container=%s timeout=%s", container.id[:12], timeout)
+        self.signal(container, 9)
+        if not await self.ended(container.id, 60):
+            raise KernelFailure(
+                f"cannot stop container: {container.id}: the process did not end after SIGKILL",
+                hint=f"it may hang in the kernel: look at /proc/{process.pid}/stack",
+            )
+
+    def signal(self, container: Container, signum: int) -> None:
+        """Send a signal to the container's first process; nothing happens when it has just ended."""
+        process = self.processes.get(container.id)
+        if process is not None:
+            self._runtime.signal(process, signum)
+            self.emit("kill", container, signal=str(signum))
+
+    def adopt(self, container: Container) -> None:
+        """Take over the process of a container that an earlier engine started."""
+        state = container.state
+        self.processes[container.id] = Process(
+            pid=state.pid,
+            pid_started=state.pid_started,
+            conmon_pid=state.conmon_pid,
+            conmon_started=state.conmon_started,
+        )
+        self._ended[container.id] = asyncio.Event()
+        self.watch(container.id)
+
+    # ---- events
+
+    def emit(self, action: str, container: Container, **attributes: str) -> None:
+        """Publish a container event with Docker's attributes: image, name, labels."""
+        self._engine.emit(
+            "container",
+            action,
+            container.id,
+            {**container.config.labels, "image": container.config.image, "name": container.name, **attributes},
+        )
+
+    def _emit_networks(self, action: str, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
+        for endpoint in endpoints:
+            self._engine.emit(
+                "network",
+                action,
+                endpoint.network_id,
+                {"container": container.id, "name": endpoint.network_name, "type": "bridge"},
+            )

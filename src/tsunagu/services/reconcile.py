@@ -1,0 +1,96 @@
+"""Make world, intents and kernel agree when the engine starts: adopt what runs, finish what was begun, remove what
+nobody owns. CNI's CHECK and GC in one pass; running containers are never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from msgspec.structs import replace
+
+from tsunagu.kernel.network import NetworkKernel
+from tsunagu.kernel.runtime import Runtime
+from tsunagu.model.container import Status
+from tsunagu.model.instance import Instance
+from tsunagu.model.world import ContainerStateChanged
+
+from .bundles import Bundles
+from .containers import Containers
+from .engine import Engine
+from .lifecycle import Lifecycle
+from .networks import Networks
+from .resolver import Resolver
+
+log = logging.getLogger("tsunagu.reconcile")
+
+
+async def reconcile(
+    engine: Engine,
+    kernel: NetworkKernel,
+    runtime: Runtime,
+    networks: Networks,
+    bundles: Bundles,
+    lifecycle: Lifecycle,
+    containers: Containers,
+    resolver: Resolver,
+) -> None:
+    """Run once, before the API is served."""
+    await networks.restore()
+    running = {c.id for c in engine.world.containers.values() if c.is_running}
+    await resolver.start(engine.world)
+    for container_id in running:
+        lifecycle.adopt(engine.world.containers[container_id])
+    await _remove_orphans(engine, kernel, runtime, bundles, running)
+    for container in list(engine.world.containers.values()):
+        if container.state.status is Status.REMOVING:
+            log.info("finishing a removal container=%s", container.id[:12])
+            async with engine.lock(container.id):
+                await containers.discard(container)
+    for identifier, operation in engine.db.all("intent"):
+        log.info("undone after a crash container=%s operation=%s", identifier[:12], operation.decode())
+        engine.db.delete("intent", identifier)
+        container_or_none = engine.world.containers.get(identifier)
+        if container_or_none is not None and not container_or_none.is_running:
+            state = replace(container_or_none.state, error="the engine was killed while this container started")
+            engine.commit(ContainerStateChanged(identifier, state))
+
+
+async def _remove_orphans(
+    engine: Engine, kernel: NetworkKernel, runtime: Runtime, bundles: Bundles, running: set[str]
+) -> None:
+    for container_id in runtime.known() - running:
+        log.info("removing an orphaned process container=%s", container_id[:12])
+        await runtime.delete(container_id)
+    wanted_links = {n.bridge for n in engine.world.networks.values()} | {
+        e.host_ifname for c in engine.world.containers.values() if c.id in running for e in c.endpoints
+    }
+    for sandbox in await kernel.list_sandboxes():
+        if os.path.basename(sandbox) not in running:
+            log.info("removing an orphaned sandbox sandbox=%s", os.path.basename(sandbox)[:12])
+            await kernel.tear_down_sandbox(
+                f"{engine.instance.run_dir}/netns/{os.path.basename(sandbox)}", ()
+            )
+    for link in sorted(await kernel.list_links() - wanted_links):
+        log.info("removing an orphaned link link=%s", link)
+        await kernel.remove_bridge(link)
+    for container_id in bundles.mounted() - running:
+        log.info("unmounting an orphaned rootfs container=%s", container_id[:12])
+        await bundles.unmount(container_id)
+    for container_id in bundles.stored() - set(engine.world.containers):
+        log.info("removing an orphaned directory container=%s", container_id[:12])
+        await bundles.remove(container_id)
+
+
+def nothing_runs(engine: Engine) -> bool:
+    """Tell whether an engine that stops may take its bridges, table and resolver with it."""
+    return not any(c.is_running for c in engine.world.containers.values())
+
+
+async def withdraw(engine: Engine, kernel: NetworkKernel, runtime: Runtime, instance: Instance) -> None:
+    """Remove everything of ours from the kernel; only when nothing runs. The next start makes it anew."""
+    for network in engine.world.networks.values():
+        if network.driver == "bridge":
+            await kernel.remove_bridge(network.bridge)
+    await kernel.remove_firewall(instance.nft_table)
+    runtime.remove_parent_cgroup()
