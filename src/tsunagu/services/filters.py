@@ -57,4 +57,4 @@ def _duration(text: str) -> float | None:
             number = ""
         else:
             return None
-    return None if number else total
+    return None if number or not text else total
