@@ -89,6 +89,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     # what inspect prints for an absent list differs (null or []) by the way the endpoint was made
     has_ipam_config: bool = False
     has_aliases: bool = False
+    has_driver_opts: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,40 @@
+"""What handlers may use: the services, as attributes set by the composition root (`daemon.py`).
+
+Only names; no behaviour. Handlers reach services through this object and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tsunagu.services.containers import Containers
+    from tsunagu.services.engine import Engine
+    from tsunagu.services.execs import Execs
+    from tsunagu.services.images import Images
+    from tsunagu.services.networks import Networks
+    from tsunagu.services.sessions import Sessions
+    from tsunagu.services.system import System
+
+
+class App:
+    """The services behind the API."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        containers: Containers,
+        sessions: Sessions,
+        networks: Networks,
+        images: Images,
+        execs: Execs,
+        system: System,
+    ) -> None:
+        self.engine = engine
+        self.containers = containers
+        self.sessions = sessions
+        self.networks = networks
+        self.images = images
+        self.execs = execs
+        self.system = system

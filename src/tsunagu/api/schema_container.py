@@ -1,0 +1,220 @@
+"""Decoding of `POST /containers/create`: Config at the top, HostConfig, NetworkingConfig.
+
+What later versions will bring is refused by name from the one table `LATER`: enabling a field there is deleting its line.
+May import model values and `api.schema`.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from tsunagu.model.container import Config, HostConfig, RestartPolicy
+from tsunagu.model.errors import InvalidParameter, NotSupported
+from tsunagu.model.network import EndpointConfig
+
+from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
+
+SHM_SIZE = 64 << 20  # Docker's default, bytes
+
+# Fields the model has and the engine does not act on yet: path, what to do instead.
+LATER = {
+    "Volumes": "bind a host directory with -v /host/path:/path, or use --tmpfs",
+    "HostConfig.PortBindings": "containers on one network reach each other without published ports",
+    "HostConfig.PublishAllPorts": "containers on one network reach each other without published ports",
+    "HostConfig.RestartPolicy": "leave out --restart",
+}
+
+# Values of fields the model lacks that ask for nothing this engine does not do anyway.
+_HARMLESS: dict[str, tuple[object, ...]] = {
+    "MemorySwappiness": (-1,),
+    "MemorySwap": (-1,),
+    "PidsLimit": (-1,),
+    "LogConfig": ({"Type": "json-file"}, {"Type": "json-file", "Config": {}}, {"Type": "json-file", "Config": None}),
+    "Runtime": ("runc", "io.containerd.runc.v2"),
+    "Isolation": ("default",),
+    "UsernsMode": ("host",),
+    "VolumeDriver": ("local",),
+    "Healthcheck": ({"Test": ["NONE"]},),
+}
+
+# Accepted modes of namespaces, and what they are kept as.
+_MODES = {
+    "IpcMode": {"": "private", "private": "private", "shareable": "private", "host": "host"},
+    "PidMode": {"": "", "private": "", "host": "host"},
+    "UTSMode": {"": "", "private": "", "host": "host"},
+    "CgroupnsMode": {"": "private", "private": "private", "host": "host"},
+}
+
+
+class ContainerCreate(NamedTuple):
+    config: Config
+    host: HostConfig
+    endpoints: tuple[EndpointConfig, ...]
+
+
+def container_create(body: Object) -> ContainerCreate:
+    """Decode the whole body; raises InvalidParameter for malformed values, NotSupported naming the field."""
+    host_body = object_of(body, "HostConfig")
+    host = _host(host_body)
+    config = decode(
+        {**body, "Cmd": words_of(body.get("Cmd")), "Entrypoint": words_of(body.get("Entrypoint"))},
+        Config,
+        ignored=frozenset({"HostConfig", "NetworkingConfig", "MacAddress", "OnBuild", "ArgsEscaped"}),
+        harmless=_HARMLESS,
+    )
+    if config.volumes:
+        raise _later("Volumes")
+    config = replace(config, exposed_ports={_port(spec): {} for spec in config.exposed_ports}, volumes=None)
+    host, endpoints = _attachments(host, object_of(body, "NetworkingConfig"), text_of(body, "MacAddress"))
+    return ContainerCreate(config, host, endpoints)
+
+
+def _later(path: str) -> NotSupported:
+    return NotSupported(f"{path} is not supported yet", hint=LATER[path])
+
+
+def _host(body: Object) -> HostConfig:
+    where = "HostConfig."
+    body = dict(body)
+    mounts = body.pop("Mounts", None) or []
+    policy = body.get("RestartPolicy")
+    if isinstance(policy, dict):
+        body["RestartPolicy"] = {k: v for k, v in policy.items() if v is not None}
+    for field in ("PortBindings", "PublishAllPorts", "RestartPolicy"):
+        value = body.get(field)
+        if field == "RestartPolicy" and isinstance(value, dict) and value.get("Name") in (None, "", "no"):
+            body.pop(field)
+        elif f"{where}{field}" in LATER and not _is_unset(value):
+            raise _later(f"{where}{field}")
+    for field, modes in _MODES.items():
+        mode = text_of(body, field)
+        if mode not in modes:
+            raise NotSupported(f"{where}{field} {mode} is not supported yet", hint=f"supported: {', '.join(filter(None, modes))}")
+        body[field] = modes[mode]
+    if body.get("LogConfig") and not isinstance(body["LogConfig"], dict):
+        raise InvalidParameter("invalid JSON: HostConfig.LogConfig: expected an object")
+    host = decode(body, HostConfig, where=where, harmless=_HARMLESS)
+    for server in host.dns:
+        _check_address(server)
+    if host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    binds, tmpfs = _mounts(mounts, where)
+    return replace(
+        host,
+        network_mode=host.network_mode or "default",
+        restart_policy=RestartPolicy(),
+        shm_size=host.shm_size or SHM_SIZE,
+        port_bindings=None,
+        binds=(*(host.binds or ()), *binds) or None,
+        tmpfs={**(host.tmpfs or {}), **tmpfs} or None,
+    )
+
+
+def _is_unset(value: object) -> bool:
+    """An empty list of bindings for a port still asks to publish it, so only absent or empty maps count as unset."""
+    return not value if isinstance(value, dict) else is_empty(value)
+
+
+def _mounts(mounts: object, where: str) -> tuple[list[str], dict[str, str]]:
+    """Turn `--mount` of type bind and tmpfs into the older forms; others are refused by name."""
+    binds: list[str] = []
+    tmpfs: dict[str, str] = {}
+    if not isinstance(mounts, list):
+        raise InvalidParameter("invalid JSON: HostConfig.Mounts: expected a list")
+    for index, mount in enumerate(mounts):
+        place = f"{where}Mounts[{index}]."
+        if not isinstance(mount, dict):
+            raise InvalidParameter(f"invalid JSON: {place.rstrip('.')}: expected an object")
+        kind, target, source = text_of(mount, "Type"), text_of(mount, "Target"), text_of(mount, "Source")
+        if kind not in ("bind", "tmpfs"):
+            raise NotSupported(f"{place}Type {kind or 'volume'} is not supported yet", hint="supported: bind, tmpfs")
+        if not target.startswith("/"):
+            raise InvalidParameter(f'invalid mount config for type "{kind}": invalid mount path: \'{target}\' mount path must be absolute')
+        _refuse_others(mount, {"Type", "Target", "Source", "ReadOnly", "Consistency", "BindOptions", "TmpfsOptions"}, place)
+        options = ["ro"] if mount.get("ReadOnly") else []
+        if kind == "bind":
+            if not source.startswith("/"):
+                raise InvalidParameter(f'invalid mount config for type "bind": invalid mount path: \'{source}\' mount path must be absolute')
+            if ":" in source or ":" in target:
+                raise NotSupported(f"{place}Source and Target with a colon are not supported")
+            details = object_of(mount, "BindOptions", place)
+            _refuse_others(details, {"Propagation", "CreateMountpoint"}, f"{place}BindOptions.")
+            if propagation := text_of(details, "Propagation"):
+                options.append(propagation)
+            binds.append(":".join([source, target, *([",".join(options)] if options else [])]))
+        else:
+            details = object_of(mount, "TmpfsOptions", place)
+            _refuse_others(details, {"SizeBytes", "Mode"}, f"{place}TmpfsOptions.")
+            if size := details.get("SizeBytes"):
+                options.append(f"size={int(size)}")
+            if mode := details.get("Mode"):
+                options.append(f"mode={int(mode):o}")
+            tmpfs[target] = ",".join(options)
+    return binds, tmpfs
+
+
+def bind_mount_sources(body: Object) -> list[str]:
+    """Return the sources of `--mount type=bind`: they must exist, unlike those of `-v` (Docker's rule)."""
+    mounts = object_of(body, "HostConfig").get("Mounts") or []
+    return [
+        str(m.get("Source"))
+        for m in mounts
+        if isinstance(m, dict) and m.get("Type") == "bind" and not (m.get("BindOptions") or {}).get("CreateMountpoint")
+    ]
+
+
+def _refuse_others(body: Object, known: set[str], where: str) -> None:
+    for key, value in body.items():
+        if key not in known and not is_empty(value):
+            raise NotSupported(f"{where}{key} is not supported yet")
+
+
+def _check_address(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid IP address: {text}") from error
+
+
+def _port(spec: str) -> str:
+    """Return a port as `80/tcp`; raises InvalidParameter."""
+    number, _, protocol = spec.partition("/")
+    protocol = protocol or "tcp"
+    ends = number.split("-")
+    if protocol not in ("tcp", "udp", "sctp") or len(ends) > 2 or not all(
+        e.isascii() and e.isdigit() and 0 < int(e) < 65536 for e in ends
+    ):
+        raise InvalidParameter(f'invalid port specification: "{spec}"')
+    return f"{number}/{protocol}"
+
+
+def _attachments(host: HostConfig, networking: Object, legacy_mac: str) -> tuple[HostConfig, tuple[EndpointConfig, ...]]:
+    """Merge NetworkMode and EndpointsConfig.
+
+    The mode's network comes first, then the others as the client wrote them: eth0 is the network of `--network` or the
+    first of several, although Go clients sort the map. EndpointsConfig alone, without a mode, is the whole list.
+    """
+    _refuse_others(networking, {"EndpointsConfig"}, "NetworkingConfig.")
+    wanted = object_of(networking, "EndpointsConfig", "NetworkingConfig.")
+    mode = host.network_mode
+    endpoints = []
+    for name, value in wanted.items():
+        where = f"NetworkingConfig.EndpointsConfig.{name}."
+        if value is not None and not isinstance(value, dict):
+            raise InvalidParameter(f"invalid JSON: {where.rstrip('.')}: expected an object")
+        endpoints.append(endpoint_config("bridge" if name == "default" else name, value, where))
+    if mode == "default" and endpoints and all(e.network != "bridge" for e in endpoints):
+        mode = endpoints[0].network
+        host = replace(host, network_mode=mode)
+    primary = "bridge" if mode == "default" else mode
+    endpoints.sort(key=lambda e: e.network != primary)  # stable: the others keep their order
+    if legacy_mac:
+        if not endpoints:
+            endpoints = [EndpointConfig(network=primary)]
+        if endpoints[0].mac and endpoints[0].mac != legacy_mac:
+            raise InvalidParameter("conflicting MAC address in container config and endpoint config")
+        endpoints[0] = replace(endpoints[0], mac=legacy_mac)
+    return host, tuple(endpoints)
