@@ -1,8 +1,9 @@
 """One client connection on the event loop: bytes to requests, answers to bytes, with flow control both ways.
 
 A request body is handed to its handler piece by piece, and reading stops while the handler is behind; a handler that
-streams waits while the client is behind. A client that goes away cancels only handlers that say so (`Route.is_cancellable`):
-a half-made container is worse than an unread answer. May import wire.http and the rest of `api`; decides nothing about containers.
+streams waits while the client is behind. A client that goes away cancels only handlers that say so
+(`Route.is_cancellable`): a half-made container is worse than an unread answer. May import wire.http and the rest of
+`api`; decides nothing about containers.
 """
 
 from __future__ import annotations
@@ -317,7 +318,9 @@ class Connection(asyncio.Protocol, Channel):
         if self._is_gone:
             raise ConnectionResetError("the client went away")
         head, early = self._http.switch(content_type, is_upgrade=is_upgrade)
-        self._hijacked = hijacked = Hijacked(self._transport, self.drain, self._pause_reading, self._resume_reading, self._linger)
+        self._hijacked = hijacked = Hijacked(
+            self._transport, self.drain, self._pause_reading, self._resume_reading, self._linger
+        )
         self._transport.write(head)
         if early:
             hijacked.feed(early)

@@ -88,7 +88,19 @@ class Channel(Protocol):
 class Request:
     """One request. `path` is without version prefix and percent-decoded; `words` are the parts the route names."""
 
-    __slots__ = ("_channel", "_query", "_query_text", "app", "headers", "is_cancellable", "is_streaming", "method", "path", "version", "words")
+    __slots__ = (
+        "_channel",
+        "_query",
+        "_query_text",
+        "app",
+        "headers",
+        "is_cancellable",
+        "is_streaming",
+        "method",
+        "path",
+        "version",
+        "words",
+    )
 
     app: App
 
@@ -192,7 +204,7 @@ class Request:
 
     async def write_json(self, value: object) -> None:
         """Send one JSON value and a newline."""
-        await self._channel.write(_encode(value) + b"\r\n")
+        await self._channel.write(_encode(value) + b"\n")
 
     def stream_type(self, *, has_tty: bool) -> bytes:
         """Return the content type of raw container output: told apart since API 1.42."""

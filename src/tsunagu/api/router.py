@@ -167,10 +167,8 @@ def error_response(error: Exception, request: Request) -> Response:
         return json_response({"message": str(error)}, 400)  # nobody reads it: the client is gone
     identifier = secrets.token_hex(4)
     log.error("internal error id=%s request=%r", identifier, request, exc_info=error)
-    return json_response(
-        {"message": f"internal error {identifier}: {type(error).__name__}\nthis is a bug; the engine's log has the details"},
-        500,
-    )
+    text = f"internal error {identifier}: {type(error).__name__}\nthis is a bug; the engine's log has the details"
+    return json_response({"message": text}, 500)
 
 
 def malformed_response(error: Malformed) -> Response:

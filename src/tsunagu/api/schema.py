@@ -6,9 +6,9 @@ limit that is silently not applied is worse than an error. May import model valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -21,8 +21,8 @@ _NOTHING: Mapping[str, tuple[object, ...]] = {}
 
 
 @lru_cache
-def _field_names(kind: type) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+def _field_names(kind: Hashable) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(cast(type[msgspec.Struct], kind)))
 
 
 def is_empty(value: object) -> bool:
@@ -42,8 +42,8 @@ def decode(
 ) -> T:
     """Convert `body` to the struct `kind`.
 
-    `null` counts as absent (Go's rule). Fields that `kind` lacks raise NotSupported unless they are `ignored`, empty, or
-    one of their `harmless` values. Wrong types raise InvalidParameter naming the place. `where` is the path so far.
+    `null` counts as absent (Go's rule). Fields that `kind` lacks raise NotSupported unless they are `ignored`, empty,
+    or one of their `harmless` values. Wrong types raise InvalidParameter naming the place. `where` is the path so far.
     """
     known = _field_names(kind)
     present: Object = {}
@@ -54,7 +54,8 @@ def decode(
             present[key] = value
         elif not is_empty(value) and value not in harmless.get(key, ()):
             raise NotSupported(f"{where}{key} is not supported yet")
-    return convert(present, kind, where)
+    converted: T = convert(present, kind, where)
+    return converted
 
 
 def convert(value: object, kind: Any, where: str = "") -> Any:
@@ -129,7 +130,9 @@ class NetworkCreate(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     def _ipam(self) -> Ipam:
         ipam = decode(self.ipam, Ipam, where="IPAM.")
         if ipam.driver not in ("", "default"):
-            raise NotSupported(f"IPAM.Driver {ipam.driver} is not supported", hint="the only address manager is default")
+            raise NotSupported(
+                f"IPAM.Driver {ipam.driver} is not supported", hint="the only address manager is default"
+            )
         return ipam
 
 

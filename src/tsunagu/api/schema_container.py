@@ -1,6 +1,6 @@
 """Decoding of `POST /containers/create`: Config at the top, HostConfig, NetworkingConfig.
 
-What later versions will bring is refused by name from the one table `LATER`: enabling a field there is deleting its line.
+What later versions will bring is refused by name from the one table `LATER`: enabling a field is deleting its line.
 May import model values and `api.schema`.
 """
 
@@ -92,7 +92,9 @@ def _host(body: Object) -> HostConfig:
     for field, modes in _MODES.items():
         mode = text_of(body, field)
         if mode not in modes:
-            raise NotSupported(f"{where}{field} {mode} is not supported yet", hint=f"supported: {', '.join(filter(None, modes))}")
+            raise NotSupported(
+                f"{where}{field} {mode} is not supported yet", hint=f"supported: {', '.join(filter(None, modes))}"
+            )
         body[field] = modes[mode]
     if body.get("LogConfig") and not isinstance(body["LogConfig"], dict):
         raise InvalidParameter("invalid JSON: HostConfig.LogConfig: expected an object")
@@ -132,12 +134,19 @@ def _mounts(mounts: object, where: str) -> tuple[list[str], dict[str, str]]:
         if kind not in ("bind", "tmpfs"):
             raise NotSupported(f"{place}Type {kind or 'volume'} is not supported yet", hint="supported: bind, tmpfs")
         if not target.startswith("/"):
-            raise InvalidParameter(f'invalid mount config for type "{kind}": invalid mount path: \'{target}\' mount path must be absolute')
-        _refuse_others(mount, {"Type", "Target", "Source", "ReadOnly", "Consistency", "BindOptions", "TmpfsOptions"}, place)
+            raise InvalidParameter(
+                f"invalid mount config for type \"{kind}\": invalid mount path: '{target}' mount path must be absolute"
+            )
+        _refuse_others(
+            mount, {"Type", "Target", "Source", "ReadOnly", "Consistency", "BindOptions", "TmpfsOptions"}, place
+        )
         options = ["ro"] if mount.get("ReadOnly") else []
         if kind == "bind":
             if not source.startswith("/"):
-                raise InvalidParameter(f'invalid mount config for type "bind": invalid mount path: \'{source}\' mount path must be absolute')
+                raise InvalidParameter(
+                    'invalid mount config for type "bind": '
+                    f"invalid mount path: '{source}' mount path must be absolute"
+                )
             if ":" in source or ":" in target:
                 raise NotSupported(f"{place}Source and Target with a colon are not supported")
             details = object_of(mount, "BindOptions", place)
@@ -184,14 +193,18 @@ def _port(spec: str) -> str:
     number, _, protocol = spec.partition("/")
     protocol = protocol or "tcp"
     ends = number.split("-")
-    if protocol not in ("tcp", "udp", "sctp") or len(ends) > 2 or not all(
-        e.isascii() and e.isdigit() and 0 < int(e) < 65536 for e in ends
+    if (
+        protocol not in ("tcp", "udp", "sctp")
+        or len(ends) > 2
+        or not all(e.isascii() and e.isdigit() and 0 < int(e) < 65536 for e in ends)
     ):
         raise InvalidParameter(f'invalid port specification: "{spec}"')
     return f"{number}/{protocol}"
 
 
-def _attachments(host: HostConfig, networking: Object, legacy_mac: str) -> tuple[HostConfig, tuple[EndpointConfig, ...]]:
+def _attachments(
+    host: HostConfig, networking: Object, legacy_mac: str
+) -> tuple[HostConfig, tuple[EndpointConfig, ...]]:
     """Merge NetworkMode and EndpointsConfig.
 
     The mode's network comes first, then the others as the client wrote them: eth0 is the network of `--network` or the

@@ -58,7 +58,7 @@ class Server:
         self._servers.append(server)
 
     async def close(self, grace: float = 10.0) -> None:
-        """Stop: no new connections, watchers are cancelled, what changes something may finish within `grace` seconds."""
+        """Stop: no new connections, watchers are cancelled, what changes something has `grace` seconds to finish."""
         for server in self._servers:
             server.close()
         for path, inode in self._paths:
@@ -165,7 +165,8 @@ def _clear(path: str) -> None:
         except OSError:
             pass  # a full backlog or a timeout: somebody listens, if slowly
     raise Conflict(
-        f"cannot listen on {path}: another engine serves it", hint="stop that engine, or choose another socket with --host"
+        f"cannot listen on {path}: another engine serves it",
+        hint="stop that engine, or choose another socket with --host",
     )
 
 

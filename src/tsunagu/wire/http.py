@@ -2,7 +2,8 @@
 
 Two things are Docker's own and live here: the switch to a raw byte stream after `101 UPGRADED`, and the older "raw 200"
 where the response has neither length nor chunking and the connection simply becomes the stream (h11 would add
-`Transfer-Encoding: chunked`, so that head is written by us). May import h11 and the standard library; never opens a socket.
+`Transfer-Encoding: chunked`, so that head is written by us). May import h11 and the standard library; never opens a
+socket.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class ServerConnection:
     @property
     def has_whole_request(self) -> bool:
         """True once the request that is being answered has arrived completely."""
-        return self._h11.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL, h11.MUST_CLOSE, h11.CLOSED)
+        return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
     @property
     def may_respond(self) -> bool:
@@ -143,7 +144,9 @@ class ServerConnection:
         """
         if is_upgrade:
             headers = [(b"Content-Type", content_type), (b"Connection", b"Upgrade"), (b"Upgrade", b"tcp")]
-            head = self._h11.send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"UPGRADED")) or b""
+            head = (
+                self._h11.send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"UPGRADED")) or b""
+            )
         else:
             head = b"HTTP/1.1 200 OK\r\nContent-Type: " + content_type + b"\r\n\r\n"
         self._is_switched = True

@@ -1,1 +1,19 @@
-"""One module of handlers for each group of endpoints."""
+"""One module of handlers for each group of endpoints, joined into the route table here.
+
+A handler is a plain function when it answers from memory (it then costs no task), else a coroutine. Handlers decode
+with `api.schema`, call one service, and render with `api.views*`; they decide nothing about containers or networks.
+"""
+
+from __future__ import annotations
+
+from . import absent, attachments, containers, execs, images, networks, system
+
+ROUTES = (
+    *system.ROUTES,
+    *containers.ROUTES,
+    *attachments.ROUTES,
+    *execs.ROUTES,
+    *networks.ROUTES,
+    *images.ROUTES,
+    *absent.ROUTES,
+)

@@ -1,0 +1,90 @@
+"""What this version does not do, said clearly: volumes, builds, swarm, and single endpoints of later versions.
+
+Questions whose honest answer is "there is none" are answered; requests to make something are refused by name.
+"""
+
+from __future__ import annotations
+
+from tsunagu.api.request import HandlerFunction, Request, Response, json_response
+from tsunagu.api.router import Route
+from tsunagu.model.errors import NotFound, NotSupported, Unavailable
+
+_NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+    "to connect this node to swarm and try again."
+)
+
+# method, pattern, what it is called. Enabling one is moving its line to a module of its own.
+LATER = (
+    ("POST", "/containers/{word}/pause", "pausing containers"),
+    ("POST", "/containers/{word}/unpause", "pausing containers"),
+    ("POST", "/containers/{word}/update", "changing the limits of containers"),
+    ("GET", "/containers/{word}/stats", "container statistics"),
+    ("GET", "/containers/{word}/changes", "listing changed files"),
+    ("GET", "/containers/{word}/export", "exporting containers"),
+    ("GET", "/containers/{word}/archive", "copying from containers"),
+    ("HEAD", "/containers/{word}/archive", "copying from containers"),
+    ("PUT", "/containers/{word}/archive", "copying to containers"),
+    ("GET", "/containers/{word}/attach/ws", "attaching by websocket"),
+    ("POST", "/commit", "committing containers"),
+    ("POST", "/build", "building images"),
+    ("POST", "/build/prune", "building images"),
+    ("POST", "/build/cancel", "building images"),
+    ("POST", "/session", "building images"),
+    ("POST", "/grpc", "building images"),
+    ("POST", "/images/{word*}/push", "pushing images"),
+    ("GET", "/system/df", "disk usage"),
+    ("POST", "/volumes/create", "making volumes"),
+    ("POST", "/swarm/init", "swarm mode"),
+    ("POST", "/swarm/join", "swarm mode"),
+    ("POST", "/plugins/pull", "plugins"),
+    ("GET", "/plugins/privileges", "plugins"),
+)
+
+
+def _refusal(what: str) -> HandlerFunction:
+    def refuse(request: Request) -> Response:
+        raise NotSupported(f"{what} is not supported yet")
+
+    return refuse
+
+
+def no_swarm(request: Request) -> Response:
+    raise Unavailable(_NO_SWARM)
+
+
+def no_volumes(request: Request) -> Response:
+    return json_response({"Volumes": [], "Warnings": None})
+
+
+def no_volume(request: Request) -> Response:
+    raise NotFound(f"get {request.words['word']}: no such volume")
+
+
+def no_volumes_pruned(request: Request) -> Response:
+    return json_response({"VolumesDeleted": [], "SpaceReclaimed": 0})
+
+
+def no_plugins(request: Request) -> Response:
+    return json_response([])
+
+
+def no_registry(request: Request) -> Response:
+    raise Unavailable("asking registries is not supported yet", hint="bring images in with load or import")
+
+
+ROUTES = (
+    *(Route(method, pattern, _refusal(what)) for method, pattern, what in LATER),
+    Route("GET", "/volumes", no_volumes),
+    Route("POST", "/volumes/prune", no_volumes_pruned),
+    Route("GET", "/volumes/{word}", no_volume),
+    Route("DELETE", "/volumes/{word}", no_volume),
+    Route("GET", "/plugins", no_plugins),
+    Route("GET", "/distribution/{word*}/json", no_registry),
+    *(
+        Route(method, f"/{noun}{rest}", no_swarm)
+        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+        for method in ("GET", "POST", "DELETE")
+        for rest in ("", "/{rest*}")
+    ),
+)

@@ -1,0 +1,291 @@
+"""Docker's JSON of containers: inspect, the list, execs. Pure; the clock comes in as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.instance import Instance
+from tsunagu.model.world import World
+
+from .views import Json, by_key, human_duration, rfc3339
+from .views_network import networks_json
+
+# HostConfig fields that this engine does not have, with the values that Docker shows when nothing was asked for.
+_HOST_KEYS: tuple[tuple[str, object], ...] = (
+    ("LogConfig", {"Type": "json-file", "Config": {}}),
+    ("VolumeDriver", ""),
+    ("VolumesFrom", None),
+    ("Cgroup", ""),
+    ("UsernsMode", ""),
+    ("Runtime", "runc"),
+    ("Isolation", ""),
+    ("CpuShares", 0),
+    ("Memory", 0),
+    ("NanoCpus", 0),
+    ("CgroupParent", ""),
+    ("BlkioWeight", 0),
+    ("BlkioWeightDevice", []),
+    ("BlkioDeviceReadBps", []),
+    ("BlkioDeviceWriteBps", []),
+    ("BlkioDeviceReadIOps", []),
+    ("BlkioDeviceWriteIOps", []),
+    ("CpuPeriod", 0),
+    ("CpuQuota", 0),
+    ("CpuRealtimePeriod", 0),
+    ("CpuRealtimeRuntime", 0),
+    ("CpusetCpus", ""),
+    ("CpusetMems", ""),
+    ("Devices", []),
+    ("DeviceCgroupRules", None),
+    ("DeviceRequests", None),
+    ("MemoryReservation", 0),
+    ("MemorySwap", 0),
+    ("MemorySwappiness", None),
+    ("OomKillDisable", None),
+    ("PidsLimit", None),
+    ("Ulimits", []),
+    ("CpuCount", 0),
+    ("CpuPercent", 0),
+    ("IOMaximumIOps", 0),
+    ("IOMaximumBandwidth", 0),
+)
+
+
+def container_json(
+    world: World,
+    container: Container,
+    instance: Instance,
+    *,
+    exec_ids: Sequence[str],
+    log_path: str,
+    sizes: tuple[int, int] | None,
+) -> Json:
+    """Render `GET /containers/{id}/json`. `sizes` are bytes (SizeRw, SizeRootFs) when asked for."""
+    directory = f"{instance.root}/containers/{container.id}"
+    out: Json = {
+        "Id": container.id,
+        "Created": rfc3339(container.created),
+        "Path": container.path,
+        "Args": container.args,
+        "State": state_json(container.state),
+        "Image": container.image_id,
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": log_path,
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(exec_ids) or None,
+        "HostConfig": host_json(container.host),
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "Mounts": [_mount(bind) for bind in container.host.binds or ()],
+        "Config": config_json(container.config),
+        "NetworkSettings": _network_settings(world, container, instance),
+    }
+    if sizes is not None:
+        out["SizeRw"], out["SizeRootFs"] = sizes
+    return out
+
+
+def state_json(state: State) -> Json:
+    status = state.status
+    return {
+        "Status": str(status),
+        "Running": status is Status.RUNNING,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": state.is_oom_killed,
+        "Dead": status is Status.DEAD,
+        "Pid": state.pid if status is Status.RUNNING else 0,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+
+
+def config_json(config: Config) -> Json:
+    out: Json = {
+        "Hostname": config.hostname,
+        "Domainname": config.domainname,
+        "User": config.user,
+        "AttachStdin": config.attach_stdin,
+        "AttachStdout": config.attach_stdout,
+        "AttachStderr": config.attach_stderr,
+    }
+    if config.exposed_ports:
+        out["ExposedPorts"] = {port: {} for port in sorted(config.exposed_ports)}
+    out |= {
+        "Tty": config.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
+        "Env": config.env,
+        "Cmd": config.cmd,
+        "Image": config.image,
+        "Volumes": config.volumes,
+        "WorkingDir": config.working_dir,
+        "Entrypoint": config.entrypoint,
+        "OnBuild": None,
+        "Labels": by_key(config.labels),
+    }
+    if config.stop_signal:
+        out["StopSignal"] = config.stop_signal
+    if config.stop_timeout is not None:
+        out["StopTimeout"] = config.stop_timeout
+    return out
+
+
+def host_json(host: HostConfig) -> Json:
+    """Render HostConfig with every key Docker shows."""
+    out: Json = {
+        "Binds": host.binds,
+        "ContainerIDFile": host.container_id_file,
+        "NetworkMode": "bridge" if host.network_mode in ("", "default") else host.network_mode,
+        "PortBindings": {
+            port: [{"HostIp": b.host_ip, "HostPort": b.host_port} for b in bindings or ()]
+            for port, bindings in sorted((host.port_bindings or {}).items())
+        },
+        "RestartPolicy": {
+            "Name": host.restart_policy.name,
+            "MaximumRetryCount": host.restart_policy.maximum_retry_count,
+        },
+        "AutoRemove": host.auto_remove,
+        "ConsoleSize": host.console_size,
+        "CapAdd": host.cap_add,
+        "CapDrop": host.cap_drop,
+        "CgroupnsMode": host.cgroupns_mode,
+        "Dns": host.dns,
+        "DnsOptions": host.dns_options,
+        "DnsSearch": host.dns_search,
+        "ExtraHosts": host.extra_hosts,
+        "GroupAdd": host.group_add,
+        "IpcMode": host.ipc_mode,
+        "Links": host.links,
+        "OomScoreAdj": host.oom_score_adj,
+        "PidMode": host.pid_mode,
+        "Privileged": host.privileged,
+        "PublishAllPorts": host.publish_all_ports,
+        "ReadonlyRootfs": host.readonly_rootfs,
+        "SecurityOpt": host.security_opt,
+        "UTSMode": host.uts_mode,
+        "ShmSize": host.shm_size,
+        "MaskedPaths": host.masked_paths,
+        "ReadonlyPaths": host.readonly_paths,
+    }
+    out.update(_HOST_KEYS)
+    if host.tmpfs:
+        out["Tmpfs"] = by_key(host.tmpfs)
+    if host.sysctls:
+        out["Sysctls"] = by_key(host.sysctls)
+    return out
+
+
+def _mount(bind: str) -> Json:
+    source, _, rest = bind.partition(":")
+    target, _, mode = rest.partition(":")
+    options = mode.split(",")
+    propagation = next((o for o in options if o.endswith(("private", "shared", "slave"))), "rprivate")
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Destination": target,
+        "Mode": mode,
+        "RW": "ro" not in options,
+        "Propagation": propagation,
+    }
+
+
+def _network_settings(world: World, container: Container, instance: Instance) -> Json:
+    """The top-level addresses are those on the default bridge (removed from the API in 1.52)."""
+    is_running = container.is_running
+    legacy = next(
+        (
+            e
+            for e in container.endpoints
+            if (n := world.networks.get(e.network_id)) and n.is_default_bridge and e.is_joined
+        ),
+        None,
+    )
+    return {
+        "Bridge": "",
+        "SandboxID": container.id if is_running else "",
+        "SandboxKey": f"{instance.run_dir}/netns/{container.id}" if is_running and container.endpoints else "",
+        "Ports": dict.fromkeys(sorted(container.config.exposed_ports)) if is_running else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": legacy.id if legacy else "",
+        "Gateway": legacy.gateway4 if legacy else "",
+        "GlobalIPv6Address": legacy.ipv6 if legacy else "",
+        "GlobalIPv6PrefixLen": legacy.ipv6_prefix if legacy else 0,
+        "IPAddress": legacy.ipv4 if legacy else "",
+        "IPPrefixLen": legacy.ipv4_prefix if legacy else 0,
+        "IPv6Gateway": legacy.gateway6 if legacy else "",
+        "MacAddress": legacy.mac if legacy else "",
+        "Networks": networks_json(world, container),
+    }
+
+
+# ---- the list
+
+
+def summary_json(world: World, container: Container, image_name: str, now: int, sizes: tuple[int, int] | None) -> Json:
+    """Render one line of `GET /containers/json`. `now` is nanoseconds since the epoch."""
+    out: Json = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": image_name,
+        "ImageID": container.image_id,
+        "Command": command_text(container),
+        "Created": container.created // 1_000_000_000,
+        "Ports": _ports(container) if container.is_running else [],
+    }
+    if sizes is not None:
+        out["SizeRw"], out["SizeRootFs"] = sizes
+    return out | {
+        "Labels": by_key(container.config.labels),
+        "State": str(container.state.status),
+        "Status": status_text(container.state, now),
+        "HostConfig": {
+            "NetworkMode": "bridge" if container.host.network_mode in ("", "default") else container.host.network_mode
+        },
+        "NetworkSettings": {"Networks": networks_json(world, container)},
+        "Mounts": [_mount(bind) for bind in container.host.binds or ()],
+    }
+
+
+def command_text(container: Container) -> str:
+    """Return the command line as `ps` shows it: arguments with spaces are quoted."""
+    return " ".join([container.path, *(f"'{arg}'" if " " in arg else arg for arg in container.args)])
+
+
+def status_text(state: State, now: int) -> str:
+    """Return the STATUS column."""
+    match state.status:
+        case Status.RUNNING:
+            return f"Up {human_duration(now - state.started_at)}"
+        case Status.REMOVING:
+            return "Removal In Progress"
+        case Status.DEAD:
+            return "Dead"
+    if state.started_at == 0:
+        return "Created"
+    return f"Exited ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
+
+
+def _ports(container: Container) -> list[Json]:
+    ports: list[Json] = []
+    for spec in sorted(container.config.exposed_ports):
+        number, _, protocol = spec.partition("/")
+        first, _, last = number.partition("-")
+        if first.isdigit() and (last or first).isdigit():
+            ports += [{"PrivatePort": n, "Type": protocol or "tcp"} for n in range(int(first), int(last or first) + 1)]
+    return sorted(ports, key=lambda p: (p["PrivatePort"], p["Type"]))
