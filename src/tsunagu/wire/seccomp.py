@@ -1,0 +1,131 @@
+"""The default seccomp profile: from the text that Debian ships (containers-common's format) to OCI's `linux.seccomp`.
+
+The file has rules with conditions (capabilities, architectures, kernel version); OCI has none, so they are decided
+here. Pure; may import model.errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from tsunagu.model.errors import InvalidParameter
+
+# uname's machine -> the names that the profile's conditions use (Go's GOARCH) and libseccomp's own
+_ARCHITECTURES = {
+    "x86_64": ("amd64", "SCMP_ARCH_X86_64"),
+    "aarch64": ("arm64", "SCMP_ARCH_AARCH64"),
+    "riscv64": ("riscv64", "SCMP_ARCH_RISCV64"),
+    "s390x": ("s390x", "SCMP_ARCH_S390X"),
+    "ppc64le": ("ppc64le", "SCMP_ARCH_PPC64LE"),
+}
+
+
+class _Condition(msgspec.Struct):
+    caps: list[str] = []
+    arches: list[str] = []
+    min_kernel: str = msgspec.field(name="minKernel", default="")
+
+
+class _Argument(msgspec.Struct):
+    index: int
+    value: int
+    op: str
+    value_two: int = msgspec.field(name="valueTwo", default=0)
+
+
+class _Rule(msgspec.Struct):
+    action: str
+    name: str = ""
+    names: list[str] = []
+    args: list[_Argument] | None = None
+    includes: _Condition | None = None
+    excludes: _Condition | None = None
+    errno_ret: int | None = msgspec.field(name="errnoRet", default=None)
+
+
+class _SubArchitectures(msgspec.Struct):
+    architecture: str
+    sub: list[str] | None = msgspec.field(name="subArchitectures", default=None)
+
+
+class _Profile(msgspec.Struct):
+    default_action: str = msgspec.field(name="defaultAction")
+    default_errno: int | None = msgspec.field(name="defaultErrnoRet", default=None)
+    architectures: list[str] | None = None
+    arch_map: list[_SubArchitectures] | None = msgspec.field(name="archMap", default=None)
+    flags: list[str] | None = None
+    syscalls: list[_Rule] | None = None
+
+
+def filter_profile(
+    text: str, *, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]
+) -> Mapping[str, Any]:
+    """Return `linux.seccomp` for a container with these capabilities. Shared and cached: do not change it.
+
+    `text` is a profile in containers-common's, Docker's or OCI's form (all three are one superset); raises
+    InvalidParameter when it is not one. `architecture` is uname's machine.
+    """
+    return _filter(text, capabilities, architecture, kernel)
+
+
+@lru_cache(maxsize=32)
+def _filter(text: str, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> Mapping[str, Any]:
+    try:
+        profile = msgspec.json.decode(text.encode(), type=_Profile)
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"Decoding seccomp profile failed: {error}") from error
+    go_name, seccomp_name = _ARCHITECTURES.get(architecture, (architecture, ""))
+    result: dict[str, Any] = {"defaultAction": profile.default_action}
+    if profile.default_errno is not None:
+        result["defaultErrnoRet"] = profile.default_errno
+    architectures = list(profile.architectures or ())
+    for entry in profile.arch_map or ():
+        if entry.architecture == seccomp_name:
+            architectures += [entry.architecture, *(entry.sub or ())]
+    if architectures:
+        result["architectures"] = architectures
+    if profile.flags:
+        result["flags"] = profile.flags
+    result["syscalls"] = [
+        _syscall(rule)
+        for rule in profile.syscalls or ()
+        if _holds(rule, capabilities, go_name, kernel) and (rule.names or rule.name)
+    ]
+    return result
+
+
+def _holds(rule: _Rule, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> bool:
+    """All of `includes` must hold and none of `excludes` (containers/common, pkg/seccomp)."""
+    included, excluded = rule.includes or _Condition(), rule.excludes or _Condition()
+    if included.arches and architecture not in included.arches:
+        return False
+    if not capabilities.issuperset(included.caps):
+        return False
+    if included.min_kernel and kernel < _version(included.min_kernel):
+        return False
+    if excluded.arches and architecture in excluded.arches:
+        return False
+    if capabilities.intersection(excluded.caps):
+        return False
+    return not (excluded.min_kernel and kernel >= _version(excluded.min_kernel))
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    try:
+        return int(major), int(minor)
+    except ValueError:
+        raise InvalidParameter(f"Decoding seccomp profile failed: invalid minKernel {text!r}") from None
+
+
+def _syscall(rule: _Rule) -> dict[str, Any]:
+    syscall: dict[str, Any] = {"names": rule.names or [rule.name], "action": rule.action}
+    if rule.errno_ret is not None:
+        syscall["errnoRet"] = rule.errno_ret
+    if rule.args:
+        syscall["args"] = [{"index": a.index, "value": a.value, "valueTwo": a.value_two, "op": a.op} for a in rule.args]
+    return syscall
