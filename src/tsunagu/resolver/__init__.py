@@ -1,1 +1,2 @@
-"""The name server process: no privileges, no state of its own. Imports `model` and `wire` only."""
+"""The name server process: no privileges, no state of its own. Imports model and wire only, and starts in
+milliseconds."""

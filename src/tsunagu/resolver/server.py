@@ -1,0 +1,145 @@
+"""The resolver's state, and what each batch of control messages does to it.
+
+A batch is collected until its `Commit` and then put in force between two queries, so that nobody ever sees half of a
+change. All state can be thrown away and fed again by the engine. Imports `wire` and the resolver's own modules.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from tsunagu.wire import control, dns
+
+from . import answers, tables
+from .answers import Subnets
+from .loop import Loop
+from .sandbox import Deliver, Sandbox
+from .tables import NetworkTable
+
+
+class Server:
+    """Networks, sandboxes and the batch in the making."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.networks: dict[str, NetworkTable] = {}
+        self.sandboxes: dict[str, Sandbox] = {}
+        self._network_names: dict[str, bytes] = {}
+        self._batch: list[tuple[control.Message, list[socket.socket]]] = []
+        self._stale: set[str] = set()  # sandboxes whose view must be built anew at the end of the batch
+        self._touched: set[str] = set()  # networks that changed in this batch
+        self._has_new_subnets = False
+        self.subnets = Subnets()
+        self._queries = 0  # of sandboxes that are gone
+
+    def add(self, message: control.Message, sockets: list[socket.socket]) -> None:
+        """Add a message to the batch."""
+        self._batch.append((message, sockets))
+
+    def abandon(self) -> None:
+        """Drop an unfinished batch: the engine that sent it has gone."""
+        for _, sockets in self._batch:
+            for sock in sockets:
+                sock.close()
+        self._batch.clear()
+
+    def commit(self) -> None:
+        """Put the batch in force."""
+        batch, self._batch = self._batch, []
+        for message, sockets in batch:
+            self._apply(message, sockets)
+        for name in [name for name, sandbox in self.sandboxes.items() if sandbox.view is None]:
+            self._drop(name)
+        if self._touched:
+            self._stale.update(
+                name
+                for name, s in self.sandboxes.items()
+                if s.view and any(n in self._touched for n, _, _ in s.view.links)
+            )
+        for name in self._stale:
+            if name in self.sandboxes:
+                self._build_view(self.sandboxes[name])
+        if self._has_new_subnets:
+            self.subnets.replace(subnet for table in self.networks.values() for subnet in table.subnets)
+        self._has_new_subnets = False
+        self._stale.clear()
+        self._touched.clear()
+
+    def counters(self) -> list[tuple[str, int]]:
+        """Return totals since the process started."""
+        queries = self._queries + sum(s.queries for s in self.sandboxes.values())
+        return [
+            ("queries", queries),
+            ("sandboxes", len(self.sandboxes)),
+            ("networks", len(self.networks)),
+            ("faults", self.loop.faults),
+        ]
+
+    def _apply(self, message: control.Message, sockets: list[socket.socket]) -> None:
+        match message:
+            case control.Reset():
+                self.networks, self._network_names = {}, {}
+                for sandbox in self.sandboxes.values():
+                    sandbox.view = None
+            case control.Network():
+                table = self.networks.get(message.network)
+                if table is None:
+                    table = self.networks[message.network] = NetworkTable(message.network)
+                table.configure(message.name, message.ttl, message.subnets)
+                if (name := dns.encode_name(message.name)) is not None:
+                    self._network_names[message.network] = name
+                self._networks_changed(message.network)
+            case control.DropNetwork(network):
+                self.networks.pop(network, None)
+                self._network_names.pop(network, None)
+                self._networks_changed(network)
+            case control.Join(network) if network in self.networks:
+                self.networks[network].join(message)
+                self._touched.add(network)
+            case control.Leave(network, endpoint) if network in self.networks:
+                self.networks[network].leave(endpoint)
+                self._touched.add(network)
+            case control.Sandbox(name) if len(sockets) >= 2:
+                self._drop(name)
+                self._serve(Sandbox(name, sockets, self.subnets, self._forward))
+            case control.View(name) if name in self.sandboxes:
+                self.sandboxes[name].view = message
+                self._stale.add(name)
+            case control.DropSandbox(name):
+                self._drop(name)
+            case _:
+                for sock in sockets:
+                    sock.close()
+
+    def _networks_changed(self, network: str) -> None:
+        self._has_new_subnets = True
+        for name, sandbox in self.sandboxes.items():
+            if sandbox.view is not None and network in sandbox.view.networks:
+                self._stale.add(name)
+
+    def _build_view(self, sandbox: Sandbox) -> None:
+        view = sandbox.view
+        assert view is not None
+        known: Sequence[NetworkTable] = [self.networks[n] for n in view.networks if n in self.networks]
+        private = tables.links(view.links, self.networks, self._network_names)
+        order = tables.lookup_order(known)
+        sandbox.tables = (private, *order) if private else order
+
+    def _serve(self, sandbox: Sandbox) -> None:
+        for sock in (sandbox.udp, sandbox.tcp, *sandbox.inner):
+            sock.setblocking(False)
+        self.sandboxes[sandbox.name] = sandbox
+        self.loop.watch(sandbox.udp.fileno(), sandbox.on_udp)
+
+    def _drop(self, name: str) -> None:
+        sandbox = self.sandboxes.pop(name, None)
+        if sandbox is not None:
+            self._queries += sandbox.queries
+            self.loop.forget(sandbox.udp.fileno())
+            sandbox.close()
+
+    def _forward(  # noqa: PLR0917
+        self, sandbox: Sandbox, query: dns.Query, data: bytes, limit: int, is_tcp: bool, deliver: Deliver
+    ) -> None:
+        deliver(answers.refusal(query, limit))
