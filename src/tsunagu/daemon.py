@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import time
-from types import SimpleNamespace
 
 from tsunagu import __version__
+from tsunagu.api.app import App
 from tsunagu.api.server import Server
+from tsunagu.kernel import firewall
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
@@ -29,7 +30,7 @@ from tsunagu.services.execs import Execs
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.networks import Networks
-from tsunagu.services.reconcile import nothing_runs, reconcile, withdraw
+from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
 from tsunagu.services.sessions import Sessions
 from tsunagu.services.system import System
@@ -58,7 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tsunagu daemon", description="Run the engine.", allow_abbrev=False)
     parser.add_argument("--root", "--data-root", default=DEFAULT_ROOT, metavar="DIR", help="where state is kept")
-    parser.add_argument("--run-dir", "--exec-root", default="", metavar="DIR", help="where sockets and namespaces are pinned")
+    parser.add_argument(
+        "--run-dir", "--exec-root", default="", metavar="DIR", help="where sockets and namespaces are pinned"
+    )
     parser.add_argument("-H", "--host", default="", metavar="unix://PATH", help="socket to serve the API on")
     parser.add_argument("-l", "--log-level", default="info", choices=["debug", "info", "warn", "error"])
     parser.add_argument("-D", "--debug", action="store_const", dest="log_level", const="debug")
@@ -74,7 +77,9 @@ def _instance(options: argparse.Namespace) -> Instance:
     if options.host:
         scheme, separator, path = options.host.partition("://")
         if scheme != "unix" or not separator or not path.startswith("/"):
-            raise InvalidParameter(f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS")
+            raise InvalidParameter(
+                f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS"
+            )
         socket = path
     return Instance(root=root, run_dir=run_dir, socket=socket)
 
@@ -115,13 +120,19 @@ async def _serve(instance: Instance) -> None:
     containers = Containers(engine, images, lifecycle, bundles)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)
-    system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
+    system = System(engine, images, resolver, runtime_info, firewall.backend())
     engine.listeners.append(resolver.publish)
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
     await reconcile(engine, kernel, runtime, networks, bundles, lifecycle, containers, resolver)
-    app = SimpleNamespace(
-        engine=engine, containers=containers, sessions=sessions, networks=networks, images=images, execs=execs, system=system
+    app = App(
+        engine=engine,
+        containers=containers,
+        sessions=sessions,
+        networks=networks,
+        images=images,
+        execs=execs,
+        system=system,
     )
     server = Server(app)
     await server.serve(instance.socket)
@@ -132,7 +143,7 @@ async def _serve(instance: Instance) -> None:
     log.info(
         "engine ready version=%s socket=%s root=%s runtime=%s/%s firewall=%s containers=%s",
         __version__, instance.socket, instance.root, runtime_info.name, runtime_info.version,
-        kernel.firewall_backend, len(engine.world.containers),
+        firewall.backend(), len(engine.world.containers),
     )  # fmt: skip
     _tell_ready()
     await stop.wait()
@@ -141,7 +152,8 @@ async def _serve(instance: Instance) -> None:
     is_idle = nothing_runs(engine)
     await resolver.close(stop_process=is_idle)
     if is_idle:
-        await withdraw(engine, kernel, runtime, instance)
+        await networks.withdraw()
+        runtime.remove_parent_cgroup()
     await kernel.close()
     engine.events.close()
     engine.db.close()

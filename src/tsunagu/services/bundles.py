@@ -1,14 +1,20 @@
-"""What lies on disk for one container: its directory, the files bound over /etc, the OCI bundle, the rootfs mount."""
+"""What lies on disk for one container: its directory, the files bound over /etc, the OCI bundle, the rootfs mount.
+
+`<root>/containers/<id>` survives a reboot (log, hosts, hostname, resolv.conf), `<run_dir>/bundles/<id>` does not.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from tsunagu.kernel.accounts import resolve_user
+from tsunagu.kernel import accounts
+from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure
 from tsunagu.model.world import World
@@ -18,11 +24,173 @@ from tsunagu.wire import oci
 from .engine import Engine
 from .images import Images
 
+_ETC = ("resolv.conf", "hostname", "hosts")
+
 
 class Bundles:
-    """Directories: `<root>/containers/<id>` survives a reboot, `<run_dir>/bundles/<id>` does not."""
-
-    def __init__(self, engine: Engine, images: Images, host_resolv_conf: str = "/etc/resolv.conf") -> None:
+    def __init__(self, engine: Engine, images: Images, runtime: Runtime, host_etc: str = "/etc") -> None:
         self._instance = engine.instance
         self._images = images
-        self._host_resolv_conf = host_resolv_conf
+        self._runtime = runtime
+        self._host_etc = host_etc
+        os.makedirs(f"{self._instance.root}/containers", mode=0o700, exist_ok=True)
+
+    def directory(self, container_id: str) -> str:
+        """Directory that lives as long as the container."""
+        return f"{self._instance.root}/containers/{container_id}"
+
+    def log_path(self, container_id: str) -> str:
+        return f"{self.directory(container_id)}/{container_id}-json.log"
+
+    def rootfs(self, container_id: str) -> str | None:
+        """Path of the mounted rootfs, or None while it is not mounted."""
+        return self._images.storage.merged(container_id) if container_id in self._images.storage.mounted() else None
+
+    # ---- life
+
+    async def check(self, container: Container) -> None:
+        """Refuse, before anything is made, what no bundle could be made of."""
+        oci.check(container.host, self._runtime.facts())
+        names.hosts_file(container, host_gateway="0.0.0.0")
+
+    async def prepare(self, container: Container) -> None:
+        """Make the container's directory and keep its image from being collected."""
+        os.makedirs(self.directory(container.id), mode=0o700)
+        await self._images.storage.prepare_rootfs(container.id, self._images.find(container.image_id).diff_ids)
+
+    async def mount(self, container: Container) -> str:
+        """Mount the rootfs; returns its path."""
+        return await self._images.storage.mount_rootfs(container.id, self._images.layers_of(container.image_id))
+
+    async def unmount(self, container_id: str) -> None:
+        """Unmount the rootfs and drop the bundle; the container's changes stay."""
+        await self._images.storage.unmount_rootfs(container_id)
+        await asyncio.to_thread(shutil.rmtree, f"{self._instance.run_dir}/bundles/{container_id}", True)
+
+    async def remove(self, container_id: str) -> None:
+        """Remove everything a container has on disk. No error when it is gone."""
+        await self.unmount(container_id)
+        await self._images.storage.remove_rootfs(container_id)
+        await asyncio.to_thread(shutil.rmtree, self.directory(container_id), True)
+
+    async def write(self, world: World, container: Container, rootfs: str, netns: str | None) -> str:
+        """Write the files of /etc and config.json; returns the bundle's path. `container` has joined its networks."""
+        self.write_etc(world, container)
+        account = accounts.resolve_user(rootfs, container.config.user, container.host.group_add or ())
+        if container.config.working_dir:
+            accounts.make_directory(rootfs, container.config.working_dir)
+        for bind in container.host.binds or ():
+            _make_source(bind)
+        directory = self.directory(container.id)
+        config = oci.container_config(
+            container,
+            account=account,
+            rootfs=rootfs,
+            netns=netns,
+            cgroup_parent=self._instance.cgroup,
+            facts=self._runtime.facts(),
+            etc_files={f"/etc/{name}": f"{directory}/{name}" for name in _ETC},
+        )
+        bundle = f"{self._instance.run_dir}/bundles/{container.id}"
+        os.makedirs(bundle, mode=0o700, exist_ok=True)
+        with open(f"{bundle}/config.json", "wb") as file:
+            file.write(msgspec.json.encode(config))
+        return bundle
+
+    def write_etc(self, world: World, container: Container) -> None:
+        """Write resolv.conf, hostname and hosts as Docker does; in place, because running containers have them bound."""
+        resolv = names.resolv_conf(
+            _read(f"{self._host_etc}/resolv.conf"),
+            container,
+            is_default_bridge=not names.needs_resolver(world, container),
+            has_ipv6=any(e.ipv6 for e in container.endpoints),
+        )
+        self._write_file(container.id, "resolv.conf", resolv)
+        self._write_file(container.id, "hostname", f"{container.config.hostname}\n")
+        self.write_hosts(world, container)
+
+    def write_hosts(self, world: World, container: Container) -> None:
+        """Write the hosts file anew: the container's addresses changed."""
+        bridge = next((n for n in world.networks.values() if n.is_default_bridge), None)
+        gateway = bridge.subnets[0].gateway if bridge and bridge.subnets else ""
+        text = names.hosts_file(container, host_gateway=gateway, host_text=_read(f"{self._host_etc}/hosts"))
+        self._write_file(container.id, "hosts", text)
+
+    def _write_file(self, container_id: str, name: str, text: str) -> None:
+        with open(f"{self.directory(container_id)}/{name}", "w") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+
+    async def exec_spec(
+        self,
+        container: Container,
+        *,
+        cmd: Sequence[str],
+        env: Sequence[str],
+        user: str,
+        working_dir: str,
+        has_tty: bool,
+        is_privileged: bool,
+        console_size: tuple[int, int] | None,
+    ) -> dict[str, Any]:
+        """Return the OCI process of an exec; raises InvalidParameter for a user that the container does not have."""
+        rootfs = self.rootfs(container.id)
+        if rootfs is None:
+            raise KernelFailure(f"container {container.id} has no root file system", hint="restart the container")
+        who = user or container.config.user
+        return oci.exec_process(
+            container,
+            cmd=cmd,
+            account=accounts.resolve_user(rootfs, who, container.host.group_add or ()),
+            facts=self._runtime.facts(),
+            env=env,
+            working_dir=working_dir,
+            tty=has_tty,
+            is_privileged=is_privileged,
+            console_size=console_size or (0, 0),
+        )
+
+    # ---- facts
+
+    def mounted(self) -> set[str]:
+        """Return the ids of containers whose rootfs is mounted."""
+        return self._images.storage.mounted()
+
+    def stored(self) -> set[str]:
+        """Return the ids of containers that have something on disk."""
+        return set(os.listdir(f"{self._instance.root}/containers")) | self._images.storage.stored()
+
+    async def size(self, container_id: str) -> int:
+        """Return the bytes that removing a container gives back: its own layer and its directory."""
+        return await asyncio.to_thread(
+            lambda: _tree_size(self.directory(container_id)) + _tree_size(self._images.storage.upper(container_id))
+        )
+
+
+def _make_source(bind: str) -> None:
+    """Make a missing host directory of `-v`, as Docker does."""
+    source = oci.parse_bind(bind).source
+    if not os.path.lexists(source):
+        try:
+            os.makedirs(source, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise InvalidParameter(f"error while creating mount source path '{source}': {error.strerror}") from error
+
+
+def _tree_size(path: str) -> int:
+    total = 0
+    for parent, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += os.lstat(f"{parent}/{name}").st_blocks * 512
+            except OSError:
+                continue  # removed while we counted
+    return total
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

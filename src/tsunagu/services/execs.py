@@ -181,5 +181,7 @@ class Execs:
     def _running(self, word: str) -> Container:
         container = self._engine.world.container(word)
         if not container.is_running:
-            raise Conflict(f"container {container.id} is not running", hint=f"start it first: docker start {container.name}")
+            raise Conflict(
+                f"container {container.id} is not running", hint=f"start it first: docker start {container.name}"
+            )
         return container

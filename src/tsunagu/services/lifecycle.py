@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import msgspec
 from msgspec.structs import replace
 
-from tsunagu.kernel.network import NetworkKernel
+from tsunagu.kernel.network import NetworkKernel, ResolverSockets
 from tsunagu.kernel.runtime import Exit, Process, Runtime, RuntimeFailed
 from tsunagu.model.container import Container, State, Status
 from tsunagu.model.errors import Conflict, EngineError, KernelFailure, NotModified
@@ -33,6 +32,7 @@ from .resolver import Resolver
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
+INNER_UDP, INNER_TCP = 8, 2  # sockets for questions to --dns servers that may be open at once
 
 
 class Lifecycle:
@@ -74,9 +74,7 @@ class Lifecycle:
             endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
         except EngineError as error:
             self._fail_early(container.id)
-            raise type(error)(
-                f"failed to set up container networking: {error.message}", hint=error.hint
-            ) from error
+            raise type(error)(f"failed to set up container networking: {error.message}", hint=error.hint) from error
         future = apply(world, EndpointsChanged(container.id, endpoints))
         try:
             with engine.intent(container.id, "start"):
@@ -145,12 +143,19 @@ class Lifecycle:
         sockets = await self._kernel.set_up_sandbox(plan)
         if sockets is not None:
             undo.push_async_callback(self._resolver.remove_sandbox, container.id)
-            inner = await self._inner_sockets(path, container)
-            await self._resolver.add_sandbox(world, container.id, sockets.udp, sockets.tcp, inner)
+            await self._hand_over(world, container, path, sockets)
         return path
 
-    async def _inner_sockets(self, path: str, container: Container):  # type: ignore[no-untyped-def]
-        return await self._kernel.open_forwarding_sockets(path) if container.host.dns else ()
+    async def open_resolver(self, world: World, container: Container, path: str) -> None:
+        """Give a running sandbox its name server: it had none, or both resolver and engine lost its sockets."""
+        await self._hand_over(world, container, path, await self._kernel.open_resolver(path))
+
+    async def _hand_over(self, world: World, container: Container, path: str, sockets: ResolverSockets) -> None:
+        inner: list[socket.socket] = []
+        if container.host.dns:  # asked from inside the sandbox, so that servers on its networks are reachable
+            inner += await self._kernel.open_sandbox_sockets(path, INNER_UDP, socket.SOCK_DGRAM)
+            inner += await self._kernel.open_sandbox_sockets(path, INNER_TCP, socket.SOCK_STREAM)
+        await self._resolver.add_sandbox(world, container.id, sockets.udp, sockets.tcp, inner)
 
     # ---- attach before start
 
@@ -299,11 +304,11 @@ class Lifecycle:
             {**container.config.labels, "image": container.config.image, "name": container.name, **attributes},
         )
 
+    def emit_network(self, action: str, container: Container, network_id: str, network_name: str) -> None:
+        """Publish that a container joined or left a network."""
+        attributes = {"container": container.id, "name": network_name, "type": "bridge"}
+        self._engine.emit("network", action, network_id, attributes)
+
     def _emit_networks(self, action: str, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
         for endpoint in endpoints:
-            self._engine.emit(
-                "network",
-                action,
-                endpoint.network_id,
-                {"container": container.id, "name": endpoint.network_name, "type": "bridge"},
-            )
+            self.emit_network(action, container, endpoint.network_id, endpoint.network_name)

@@ -7,6 +7,7 @@ operation that fails leaves neither a bridge nor a row behind.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,15 @@ from ipaddress import ip_network
 
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model import ids
-from tsunagu.model.errors import Conflict, EngineError, Forbidden, InvalidParameter, NotFound, NotSupported
+from tsunagu.model.errors import (
+    Conflict,
+    EngineError,
+    Forbidden,
+    InvalidParameter,
+    KernelFailure,
+    NotFound,
+    NotSupported,
+)
 from tsunagu.model.network import BRIDGE_NAME, DNS_TTL, ICC, IFACE_PREFIX, MASQUERADE, MTU, BridgePlan, Network, Subnet
 from tsunagu.model.world import NetworkCreated, NetworkRemoved, World, apply
 from tsunagu.rules import ipam, policy
@@ -24,6 +33,7 @@ from tsunagu.wire import nft
 from .engine import Engine
 from .filters import check_filters, matches_labels, parse_until
 
+log = logging.getLogger("tsunagu.networks")
 PREDEFINED = ("bridge", "host", "none")
 POOL_PREFIX = 24
 _BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
@@ -39,6 +49,7 @@ class Networks:
         # Creates and removals change one shared thing, the set of subnets and the nft table: one at a time.
         self._lock = asyncio.Lock()
         self._firewall_lock = asyncio.Lock()
+        self._in_force: tuple[policy.Rule, ...] | None = None
 
     async def create(
         self,
@@ -117,10 +128,32 @@ class Networks:
         ]
 
     async def sync_firewall(self, world: World | None = None) -> None:
-        """Rebuild our nft table from `world` (default: the current one) in one transaction."""
+        """Make our nft tables equal to the programme of `world` (default: the current one), in one transaction.
+
+        Only the difference to what we installed last is sent; when the kernel refuses it, somebody else changed the
+        table, and the whole of it is replaced.
+        """
         async with self._firewall_lock:
-            wanted = world or self._engine.world
-            await self._kernel.apply_firewall(nft.script(policy.programme(wanted), self._engine.instance.nft_table))
+            wanted = policy.programme(world or self._engine.world)
+            table = self._engine.instance.nft_table
+            before, self._in_force = self._in_force, None
+            if before is not None and (change := nft.update(before, wanted, table)):
+                try:
+                    await self._kernel.apply_firewall(change)
+                except KernelFailure as error:
+                    log.warning("nft table was changed by somebody else, replacing it: %s", error)
+                    before = None
+            if before is None:
+                await self._kernel.apply_firewall(nft.script(wanted, table))
+            self._in_force = wanted
+
+    async def withdraw(self) -> None:
+        """Remove bridges and tables from the kernel; only when nothing runs. `restore` makes them anew."""
+        for network in self._engine.world.networks.values():
+            if network.driver == "bridge":
+                await self._kernel.remove_bridge(network.bridge)
+        await self._kernel.apply_firewall(nft.script((), self._engine.instance.nft_table))
+        self._in_force = None
 
     async def restore(self) -> None:
         """Make kernel and world agree at engine start: predefined networks, bridges, the nft table."""
@@ -248,7 +281,9 @@ def check_options(options: Mapping[str, str]) -> int:
     """Refuse options this engine does not act on, by name; returns the MTU asked for, or 0."""
     for key, value in options.items():
         if key not in _OPTIONS:
-            raise NotSupported(f"network option {key} is not supported", hint=f"supported: {', '.join(sorted(_OPTIONS))}")
+            raise NotSupported(
+                f"network option {key} is not supported", hint=f"supported: {', '.join(sorted(_OPTIONS))}"
+            )
         if key in (ICC, MASQUERADE) and value not in _BOOLEANS:
             raise InvalidParameter(f"failed to parse {key} value: {value!r} (use true or false)")
         if key == DNS_TTL and not (value.isascii() and value.isdigit() and int(value) <= 86400):
@@ -256,8 +291,15 @@ def check_options(options: Mapping[str, str]) -> int:
     for key in (BRIDGE_NAME, IFACE_PREFIX):
         name = options.get(key, "x")
         limit = 15 if key == BRIDGE_NAME else 11
-        if not name or len(name) > limit or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name) or name in (".", ".."):
-            raise InvalidParameter(f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')")
+        if (
+            not name
+            or len(name) > limit
+            or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
+            or name in (".", "..")
+        ):
+            raise InvalidParameter(
+                f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')"
+            )
     mtu = options.get(MTU, "0")
     if not (mtu.isascii() and mtu.isdigit()) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
         raise InvalidParameter(f"invalid value for {MTU}: {mtu!r} (68 to 65535)")

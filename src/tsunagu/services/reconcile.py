@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Status
-from tsunagu.model.instance import Instance
+from tsunagu.model.errors import EngineError
 from tsunagu.model.world import ContainerStateChanged
+from tsunagu.rules import names
 
 from .bundles import Bundles
 from .containers import Containers
@@ -40,7 +41,14 @@ async def reconcile(
     running = {c.id for c in engine.world.containers.values() if c.is_running}
     await resolver.start(engine.world)
     for container_id in running:
-        lifecycle.adopt(engine.world.containers[container_id])
+        container = engine.world.containers[container_id]
+        lifecycle.adopt(container)
+        if names.needs_resolver(engine.world, container) and not resolver.holds(container_id):
+            log.info("name server sockets were lost, opening new ones container=%s", container_id[:12])
+            try:
+                await lifecycle.open_resolver(engine.world, container, lifecycle.sandbox_path(container_id))
+            except EngineError as error:  # its process has ended meanwhile, or its namespace is gone
+                log.warning("no name server for container=%s: %s", container_id[:12], error)
     await _remove_orphans(engine, kernel, runtime, bundles, running)
     for container in list(engine.world.containers.values()):
         if container.state.status is Status.REMOVING:
@@ -68,9 +76,7 @@ async def _remove_orphans(
     for sandbox in await kernel.list_sandboxes():
         if os.path.basename(sandbox) not in running:
             log.info("removing an orphaned sandbox sandbox=%s", os.path.basename(sandbox)[:12])
-            await kernel.tear_down_sandbox(
-                f"{engine.instance.run_dir}/netns/{os.path.basename(sandbox)}", ()
-            )
+            await kernel.tear_down_sandbox(sandbox, ())
     for link in sorted(await kernel.list_links() - wanted_links):
         log.info("removing an orphaned link link=%s", link)
         await kernel.remove_bridge(link)
@@ -85,12 +91,3 @@ async def _remove_orphans(
 def nothing_runs(engine: Engine) -> bool:
     """Tell whether an engine that stops may take its bridges, table and resolver with it."""
     return not any(c.is_running for c in engine.world.containers.values())
-
-
-async def withdraw(engine: Engine, kernel: NetworkKernel, runtime: Runtime, instance: Instance) -> None:
-    """Remove everything of ours from the kernel; only when nothing runs. The next start makes it anew."""
-    for network in engine.world.networks.values():
-        if network.driver == "bridge":
-            await kernel.remove_bridge(network.bridge)
-    await kernel.remove_firewall(instance.nft_table)
-    runtime.remove_parent_cgroup()

@@ -41,7 +41,8 @@ class Database:
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         except sqlite3.DatabaseError as error:
             raise KernelFailure(
-                f"database {path} cannot be used: {error}", hint="restore it from a backup, or move it away to start empty"
+                f"database {path} cannot be used: {error}",
+                hint="restore it from a backup, or move it away to start empty",
             ) from error
 
     @contextmanager

@@ -1,0 +1,139 @@
+"""Attach containers to networks and detach them, running or not (`network connect`, `network disconnect`)."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from msgspec.structs import replace
+
+from tsunagu.kernel.network import NetworkKernel
+from tsunagu.model.container import Container
+from tsunagu.model.errors import EngineError, Forbidden, InvalidParameter, NotFound
+from tsunagu.model.network import Endpoint, EndpointConfig, Network
+from tsunagu.model.world import EndpointsChanged, World, apply
+from tsunagu.rules import gateways, names, spec
+
+from . import attachments
+from .bundles import Bundles
+from .engine import Engine
+from .lifecycle import Lifecycle
+from .resolver import Resolver
+
+
+class Connections:
+    def __init__(
+        self, engine: Engine, kernel: NetworkKernel, lifecycle: Lifecycle, bundles: Bundles, resolver: Resolver
+    ) -> None:
+        self._engine = engine
+        self._kernel = kernel
+        self._lifecycle = lifecycle
+        self._bundles = bundles
+        self._resolver = resolver
+
+    async def connect(self, word: str, container_word: str, config: EndpointConfig) -> None:
+        """Attach a container to one more network; a running one gets the interface and the names at once."""
+        network = self._engine.world.network(word)
+        container = self._engine.world.container(container_word)
+        async with self._engine.lock(container.id):
+            world = self._engine.world
+            network, container = world.network(network.id), world.container(container.id)
+            self._check(world, network, container, replace(config, network=network.name))
+            config = replace(config, network=network.name)
+            if container.is_running:
+                await self._join(world, network, container, config)
+            else:
+                endpoint = Endpoint(config=config, network_id=network.id, network_name=network.name)
+                self._engine.commit(EndpointsChanged(container.id, (*container.endpoints, endpoint)))
+                for address in (config.ipv4, config.ipv6):
+                    if address:
+                        self._lifecycle.leases.take(network.id, address, container.id)
+        self._lifecycle.emit_network("connect", container, network.id, network.name)
+        await self._resolver.settle()
+
+    async def disconnect(self, word: str, container_word: str, *, force: bool = False) -> None:
+        """Detach a container: interface, names and routes go while it runs on. With `force` a missing container is fine."""
+        network = self._engine.world.network(word)
+        try:
+            container = self._engine.world.container(container_word)
+        except NotFound:
+            if force:  # endpoints live inside containers: one that is gone has left nothing attached
+                return
+            raise
+        async with self._engine.lock(container.id):
+            world = self._engine.world
+            container = world.container(container.id)
+            if container.host.network_mode == "host" and network.driver == "host":
+                raise Forbidden("container cannot be disconnected from host network or connected to host network")
+            endpoint = next((e for e in container.endpoints if _is_on(world, e, network)), None)
+            if endpoint is None:
+                raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+            rest = tuple(e for e in container.endpoints if e is not endpoint)
+            future = apply(world, EndpointsChanged(container.id, rest))
+            if container.is_running:
+                path = self._lifecycle.sandbox_path(container.id)
+                # Names go first, then the other default route comes, then the interface goes: nothing is lost on the way.
+                self._engine.commit(EndpointsChanged(container.id, rest))
+                await self._resolver.settle()
+                after = future.containers[container.id]
+                await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
+                await self._kernel.remove_interface(path, endpoint.host_ifname)
+                self._bundles.write_hosts(future, after)
+            else:
+                self._engine.commit(EndpointsChanged(container.id, rest))
+            self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
+        self._lifecycle.emit_network("disconnect", container, network.id, network.name)
+
+    def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> None:
+        mode = container.host.network_mode
+        if mode == "host":
+            raise Forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network"
+            )
+        if mode == "none":
+            raise Forbidden(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        if any(_is_on(world, e, network) for e in container.endpoints):
+            raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
+        try:
+            spec.check_endpoint(world, config)
+        except InvalidParameter as error:
+            prefix = f"invalid config for network {network.name}: "
+            raise InvalidParameter(error.message.removeprefix(prefix), hint=error.hint) from error
+
+    async def _join(self, world: World, network: Network, container: Container, config: EndpointConfig) -> None:
+        used = {e.ifname for e in container.endpoints}
+        index = next(i for i in range(len(used) + 1) if not any(name.endswith(str(i)) for name in used))
+        leases, instance = self._lifecycle.leases, self._engine.instance
+        try:
+            endpoint = attachments.join(
+                world, instance, leases, container, network, config, index, self._engine.new_id()
+            )
+        except EngineError as error:
+            raise type(error)(error.message, hint=error.hint) from error
+        endpoints = (*container.endpoints, endpoint)
+        future = apply(world, EndpointsChanged(container.id, endpoints))
+        after = future.containers[container.id]
+        path = self._lifecycle.sandbox_path(container.id)
+        async with AsyncExitStack() as undo:
+            undo.callback(leases.release, endpoint, container.id, keep_static=False)
+            await self._kernel.add_interface(path, attachments.interface_plan(future, endpoint))
+            undo.push_async_callback(self._kernel.remove_interface, path, endpoint.host_ifname)
+            undo.push_async_callback(self._kernel.set_default_routes, path, gateways.default_routes(world, container))
+            await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
+            if names.needs_resolver(future, after) and not names.needs_resolver(world, container):
+                await self._lifecycle.open_resolver(future, after, path)
+                self._bundles.write_etc(future, after)
+            else:
+                self._bundles.write_hosts(future, after)
+            self._engine.commit(EndpointsChanged(container.id, endpoints))
+            undo.pop_all()
+
+
+def _is_on(world: World, endpoint: Endpoint, network: Network) -> bool:
+    if endpoint.network_id:
+        return endpoint.network_id == network.id
+    try:
+        return world.network(endpoint.config.network).id == network.id
+    except NotFound:
+        return False
