@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from tsunagu.model.errors import KernelFailure
-from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan
+from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, port_group
 
 from . import netlink
 from .netlink import Message, Socket
@@ -71,12 +71,12 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
             hint=f"choose another name (option com.docker.network.bridge.name) or remove it: ip link del {plan.name}",
         )
     if found is None:
-        nl.send([_new_bridge(plan)])
+        nl.send([_new_bridge(plan), _mark(plan.name, mark)])
     try:
         write_ipv6_sysctls(plan.name, has_ipv6=plan.has_ipv6)
         index = socket.if_nametoindex(plan.name)
         is_ours = found is None or found.alias == mark
-        parts = [netlink.number(IFLA_MTU, plan.mtu), netlink.text(_IFLA_IFALIAS, mark)] if is_ours else []
+        parts = [netlink.number(IFLA_MTU, plan.mtu)] if is_ours else []
         body = netlink.link_body(*parts, index=index, flags=_IFF_UP, change=_IFF_UP)
         batch = [Message(netlink.RTM_NEWLINK, 0, body, f"set bridge {plan.name} up with mtu {plan.mtu}")]
         batch += [_new_address(index, cidr, plan.name) for cidr in plan.addresses]
@@ -106,7 +106,7 @@ def _new_bridge(plan: BridgePlan) -> Message:
 
 
 def _stable_mac(name: str) -> bytes:
-    """A locally administered unicast address that follows from the name: hosts keep their ARP entries over a restart."""
+    """A locally administered unicast address that follows from the name: neighbours may remember it over a restart."""
     digest = hashlib.sha256(name.encode()).digest()
     return bytes([0x02]) + digest[:5]
 
@@ -138,6 +138,7 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
             netlink.text(IFLA_IFNAME, plan.host_name),
             netlink.number(IFLA_MTU, plan.mtu),
             netlink.number(IFLA_MASTER, master),
+            netlink.number(_IFLA_GROUP, port_group(plan.bridge)),
             netlink.nested(
                 IFLA_LINKINFO,
                 netlink.text(_INFO_KIND, "veth"),
@@ -152,10 +153,11 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
                 f"create {plan.host_name} on bridge {plan.bridge} with {plan.name} inside",
             )
         )
+        batch.append(_mark(plan.host_name, mark))
     nl.send(batch)
     for plan in plans:
         write_ipv6_sysctls(plan.host_name, has_ipv6=False)  # a bridge port needs no address of its own
-    nl.send([_up(plan.host_name, netlink.text(_IFLA_IFALIAS, mark)) for plan in plans])
+    nl.send([_up(plan.host_name) for plan in plans])
 
 
 def configure_inner(nl: Socket, plans: Sequence[InterfacePlan], *, with_loopback: bool) -> None:
@@ -263,8 +265,7 @@ def delete(nl: Socket, names: Sequence[str], group: int = 0) -> None:
 def set_default_routes(nl: Socket, routes: Sequence[RoutePlan]) -> None:
     """Make `routes` the default routes of this namespace, at most one per family, without a moment without one.
 
-    The thread and `nl` must be inside the sandbox. Default routes that the container made itself with another
-    protocol number are left alone.
+    The thread and `nl` must be inside the sandbox. A family without a route in `routes` loses the one it has.
     """
     wanted = {(6 if ":" in route.gateway else 4): route for route in routes}
     batch = []
@@ -335,7 +336,7 @@ def addresses(nl: Socket) -> list[tuple[int, str, int, str]]:
 
 
 def prefixes(nl: Socket) -> set[str]:
-    """Return every destination of every routing table, as CIDR text; default routes, fe80::/10 and multicast left out."""
+    """Return the destinations of all routing tables as CIDR texts, without default routes, fe80::/10 and multicast."""
     seen: set[tuple[int, int, bytes]] = set()
     for body in nl.dump(netlink.RTM_GETROUTE, netlink.route_body(family=0, table=0, protocol=0, kind=0)):
         family, length = body[0], body[1]
@@ -433,8 +434,14 @@ def _split(cidr: str) -> tuple[str, int]:
     return socket.inet_ntop(number, socket.inet_pton(number, address)), int(prefix)
 
 
-def _up(name: str, *parts: bytes) -> Message:
-    body = netlink.link_body(netlink.text(IFLA_IFNAME, name), *parts, flags=_IFF_UP, change=_IFF_UP)
+def _mark(name: str, mark: str) -> Message:
+    # the kernel takes no alias at creation; in one batch with it, not even a kill can come between the two
+    body = netlink.link_body(netlink.text(IFLA_IFNAME, name), netlink.text(_IFLA_IFALIAS, mark))
+    return Message(netlink.RTM_SETLINK, 0, body, f"mark {name}")
+
+
+def _up(name: str) -> Message:
+    body = netlink.link_body(netlink.text(IFLA_IFNAME, name), flags=_IFF_UP, change=_IFF_UP)
     return Message(netlink.RTM_NEWLINK, 0, body, f"set {name} up")
 
 

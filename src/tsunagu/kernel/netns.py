@@ -112,7 +112,7 @@ def open_pinned(path: str) -> int:
 
 
 def remove(path: str) -> None:
-    """Unpin `path` and remove the file; no error when it is gone. The kernel frees the namespace when nobody uses it."""
+    """Unpin `path` and remove the file; no error when it is gone. The kernel frees the namespace with its last user."""
     # an earlier engine may have mounted twice over a crash: one umount per mount
     while _libc.umount2(path.encode(), _MNT_DETACH) == 0:
         pass

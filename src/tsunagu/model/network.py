@@ -5,6 +5,8 @@ Nouns and semantics are libnetwork's Container Network Model. Everything here is
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
@@ -115,6 +117,15 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # ---- plans: what the kernel layer is told to do; it decides nothing itself
+
+
+def port_group(bridge: str) -> int:
+    """Return the link group (IFLA_GROUP, 1 to 2^31) that every port of the bridge called `bridge` carries.
+
+    Rules of the bridge family find a frame's network by it: `meta ibrname` needs a kernel option (NFT_BRIDGE_META) that
+    not every kernel has, `meta iifgroup` works everywhere.
+    """
+    return 1 + int.from_bytes(hashlib.sha256(bridge.encode()).digest()[:4], "big") // 2
 
 
 class BridgePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Address management: choose a subnet, choose an address, check wanted ones. Sets come in, a value or a refusal goes out.
+"""Address management: choose subnets and addresses, check wanted ones. Sets come in, a value or a refusal goes out.
 
 Pure arithmetic on whole numbers; imports `model` only. Must never look at the host: the caller asks the kernel for
 prefixes in use and passes them in, at every create (a VPN may have come up since).
@@ -260,7 +260,7 @@ def check_address(network: Network, ip: str, holders: Mapping[str, str]) -> str:
 
 
 def generate_mac(random6: bytes) -> str:
-    """Return a locally administered unicast MAC address made of six random bytes (IEEE 802: bits 1 and 0 of the first)."""
+    """Return a locally administered unicast MAC address made of six random bytes (IEEE 802: low bits of the first)."""
     if len(random6) != 6:
         raise ValueError("a MAC address has six bytes")
     return bytes([random6[0] & 0xFC | 0x02, *random6[1:]]).hex(":")

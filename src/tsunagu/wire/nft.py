@@ -1,0 +1,254 @@
+"""Print a rule programme as an nft script: our two tables, nothing else.
+
+Imports `rules` and `model` only; pure. Must never decide about packets: each rule of the programme becomes one line, in
+its order, with a counter and the code of its reason as comment.
+
+Shape: a packet crosses one verdict-map lookup per hook, however many networks there are, and then only the chain of
+its own network. `script` replaces both tables in one transaction; `update` changes the chains of single networks, so
+that the cost of one change does not grow with the number of the others. Connections survive either: their state is
+conntrack's.
+
+Inside an nft hook several of our stages may follow each other (`Hook.SEALED`, `ENTERING`, `LEAVING` in forward); accept
+ends the hook and drop ends the packet, which is what `rules.policy` means by "the first that matches decides".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from tsunagu.model.errors import InvalidParameter
+from tsunagu.model.network import port_group
+from tsunagu.rules.policy import Frame, Hook, Peer, Rule
+
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
+_PREFIX = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
+_SHORT = 12
+
+
+class _Stage(msgspec.Struct, frozen=True):
+    """How a hook is printed: base chain, verdict map, and the key that finds the network in the map."""
+
+    family: str  # table family: inet or bridge
+    chain: str
+    map: str
+    key: str  # expression before "vmap"
+    type: str  # type of the map's keys
+    other: str  # expression for the packet's other interface
+
+
+_FORWARD = "type filter hook forward priority filter; policy accept;"
+_BASE = {
+    ("inet", "prerouting"): "type filter hook prerouting priority mangle; policy accept;",
+    ("inet", "forward"): _FORWARD,
+    ("inet", "postrouting"): "type nat hook postrouting priority srcnat; policy accept;",
+    ("bridge", "prerouting"): "type filter hook prerouting priority filter; policy accept;",
+    ("bridge", "forward"): _FORWARD,
+}
+_STAGES: dict[tuple[Hook, int], _Stage] = {
+    (Hook.BRIDGE_PREROUTING, 0): _Stage("bridge", "prerouting", "received", "meta iifgroup", "devgroup", ""),
+    (Hook.PREROUTING, 4): _Stage("inet", "prerouting", "towards4", "ip daddr", "ipv4_addr", "iifname"),
+    (Hook.PREROUTING, 6): _Stage("inet", "prerouting", "towards6", "ip6 daddr", "ipv6_addr", "iifname"),
+    (Hook.SEALED, 0): _Stage("inet", "forward", "sealed", "iifname", "ifname", "oifname"),
+    (Hook.ENTERING, 0): _Stage("inet", "forward", "entering", "oifname", "ifname", "iifname"),
+    (Hook.LEAVING, 0): _Stage("inet", "forward", "leaving", "iifname", "ifname", "oifname"),
+    (Hook.BRIDGE_FORWARD, 0): _Stage("bridge", "forward", "apart", "meta iifgroup", "devgroup", ""),
+    (Hook.POSTROUTING, 4): _Stage("inet", "postrouting", "from4", "ip saddr", "ipv4_addr", "oifname"),
+    (Hook.POSTROUTING, 6): _Stage("inet", "postrouting", "from6", "ip6 saddr", "ipv6_addr", "oifname"),
+}
+_FRAMES = {
+    Frame.ANY: "",
+    Frame.ESTABLISHED: "ct state established,related",
+    Frame.UNSOLICITED: "fib daddr type != local ct state new,invalid,untracked",
+    Frame.NOT_ARP: "ether type != arp",
+    Frame.ROUTER_ADVERTISEMENT: "icmpv6 type nd-router-advert",
+}
+
+
+def script(programme: Sequence[Rule], table: str) -> str:
+    """Return the script that replaces our tables by `programme`, in one transaction, whatever was there before."""
+    tables = _compile(programme)
+    lines: list[str] = []
+    for family in ("inet", "bridge"):
+        # "delete" fails on a table that is not there, so it is made first
+        lines += [f"table {family} {table} {{ }}", f"delete table {family} {table}"]
+        if family in tables:
+            lines += _print(tables[family], family, table)
+    return "\n".join(lines) + "\n"
+
+
+def update(before: Sequence[Rule], after: Sequence[Rule], table: str) -> str:
+    """Return the script that turns the rules `before` into `after`, "" when they are the same.
+
+    Give the rules of the changed networks only (`policy.rules_of`): those of other networks are not touched, and the
+    cost does not grow with their number. The script fails as a whole when the kernel does not hold `before` (somebody
+    flushed the table); apply `script` of the whole programme then.
+    """
+    old, new = _compile(before), _compile(after)
+    lines: list[str] = []
+    for family in ("inet", "bridge"):
+        gone, here = old.get(family, _Table()), new.get(family, _Table())
+        if family in new and family not in old:
+            lines += _skeleton(family, table)
+        lines += _difference(gone, here, family, table)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+# ---- compiling: rules -> sets, maps and chains
+
+
+class _Table(msgspec.Struct):
+    bridges: set[str] = set()
+    maps: dict[str, dict[str, str]] = {}  # map name -> key -> chain
+    chains: dict[str, list[str]] = {}  # chain name -> rule lines
+
+
+def _compile(programme: Iterable[Rule]) -> dict[str, _Table]:
+    tables: dict[str, _Table] = {}
+    for rule in programme:
+        stage = _stage(rule)
+        table = tables.setdefault(stage.family, _Table())
+        if stage.family == "inet":
+            table.bridges.add(_interface(rule.bridge))
+        chain = f"{stage.map}_{rule.network[:_SHORT]}"
+        key = _key(rule, stage)
+        table.maps.setdefault(stage.map, {})[key] = chain
+        table.chains.setdefault(chain, []).append(_line(rule, stage))
+    return tables
+
+
+def _stage(rule: Rule) -> _Stage:
+    family = 0 if not rule.prefix else 6 if ":" in rule.prefix else 4
+    return _STAGES[rule.hook, family]
+
+
+def _key(rule: Rule, stage: _Stage) -> str:
+    if stage.type == "ifname":
+        return _interface(rule.bridge)
+    return str(port_group(rule.bridge)) if stage.type == "devgroup" else _prefix(rule.prefix)
+
+
+def _line(rule: Rule, stage: _Stage) -> str:
+    parts = [
+        _peer(rule, stage),
+        _FRAMES[rule.frame],
+        "counter",
+        rule.verdict.value,
+        f'comment "{rule.reason.code}"',
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _peer(rule: Rule, stage: _Stage) -> str:
+    match rule.peer:
+        case Peer.ANY:
+            return ""
+        case Peer.SAME:
+            return f"{stage.other} {_interface(rule.bridge)}"
+        case Peer.OTHER:
+            return f"{stage.other} != {_interface(rule.bridge)}"
+        case Peer.OURS:
+            return f"{stage.other} @bridges"
+        case Peer.FOREIGN:
+            return f'{stage.other} != "lo" {stage.other} != @bridges'
+
+
+def _interface(name: str) -> str:
+    """Quote an interface name; refuses what could be read as anything else (quotes, wildcards)."""
+    if not _INTERFACE.fullmatch(name):
+        raise InvalidParameter(f"invalid interface name: {name!r}", hint="use up to 15 letters, digits, '_', '-', '.'")
+    return f'"{name}"'
+
+
+def _prefix(text: str) -> str:
+    if not _PREFIX.fullmatch(text):
+        raise InvalidParameter(f"invalid prefix: {text!r}")
+    return text
+
+
+# ---- printing
+
+
+def _stages(family: str) -> list[_Stage]:
+    return [stage for stage in _STAGES.values() if stage.family == family]
+
+
+def _print(table: _Table, family: str, name: str) -> list[str]:
+    """A whole table, with all sets, maps and base chains, needed or not: updates add and remove elements only."""
+    lines = [f"table {family} {name} {{"]
+    if family == "inet":
+        lines += _block("set bridges", "type ifname", *_list(sorted(table.bridges)))
+    for chain, rules in table.chains.items():
+        lines += _block(f"chain {chain}", *rules)
+    for stage in _stages(family):
+        elements = [f"{key} : jump {chain}" for key, chain in sorted(table.maps.get(stage.map, {}).items())]
+        lines += _block(f"map {stage.map}", *_map_type(stage), *_list(elements))
+    for chain, header in _base(family):
+        lines += _block(f"chain {chain}", header, *_lookups(family, chain))
+    return [*lines, "}"]
+
+
+def _skeleton(family: str, table: str) -> list[str]:
+    """A table without rules, made if it is not there and left as it is otherwise."""
+    lines = [f"table {family} {table} {{"]
+    if family == "inet":
+        lines += _block("set bridges", "type ifname")
+    for stage in _stages(family):
+        lines += _block(f"map {stage.map}", *_map_type(stage))
+    for chain, header in _base(family):
+        lines += _block(f"chain {chain}", header)
+    lines.append("}")
+    for chain, _ in _base(family):
+        lines.append(f"flush chain {family} {table} {chain}")
+        lines += [f"add rule {family} {table} {chain} {lookup}" for lookup in _lookups(family, chain)]
+    return lines
+
+
+def _difference(old: _Table, new: _Table, family: str, table: str) -> list[str]:
+    """The commands from one state of a table to another: first what is new, then what changed, at last what goes."""
+    where = f"{family} {table}"
+    lines: list[str] = []
+    changed = {chain: rules for chain, rules in new.chains.items() if old.chains.get(chain) != rules}
+    for chain in changed:
+        lines.append(f"flush chain {where} {chain}" if chain in old.chains else f"add chain {where} {chain}")
+    lines += _elements("bridges", old.bridges, new.bridges, where)
+    for chain, rules in changed.items():
+        lines += [f"add rule {where} {chain} {rule}" for rule in rules]
+    for stage in _stages(family):
+        before = {f"{key} : jump {chain}" for key, chain in old.maps.get(stage.map, {}).items()}
+        after = {f"{key} : jump {chain}" for key, chain in new.maps.get(stage.map, {}).items()}
+        lines += _elements(stage.map, before, after, where)
+    for chain in sorted(old.chains.keys() - new.chains.keys()):
+        lines += [f"flush chain {where} {chain}", f"delete chain {where} {chain}"]
+    return lines
+
+
+def _base(family: str) -> list[tuple[str, str]]:
+    return [(chain, header) for (owner, chain), header in _BASE.items() if owner == family]
+
+
+def _lookups(family: str, chain: str) -> list[str]:
+    return [f"{stage.key} vmap @{stage.map}" for stage in _stages(family) if stage.chain == chain]
+
+
+def _map_type(stage: _Stage) -> list[str]:
+    return [f"type {stage.type} : verdict"] + (["flags interval"] if stage.type.endswith("_addr") else [])
+
+
+def _block(head: str, *lines: str) -> list[str]:
+    return [f"  {head} {{", *(f"    {line}" for line in lines), "  }"]
+
+
+def _list(elements: Sequence[str]) -> list[str]:
+    return [f"elements = {{ {', '.join(elements)} }}"] if elements else []
+
+
+def _elements(name: str, old: set[str], new: set[str], where: str) -> list[str]:
+    lines = []
+    if gone := sorted(old - new):
+        lines.append(f"delete element {where} {name} {{ {', '.join(gone)} }}")
+    if added := sorted(new - old):
+        lines.append(f"add element {where} {name} {{ {', '.join(added)} }}")
+    return lines
