@@ -94,14 +94,22 @@ class EngineProcess:
             raise RuntimeError(f"loading {archive} answered {status}: {body!r}")
         return body.decode()
 
-    def remove_everything(self) -> None:
-        """Remove all containers, then all networks that a user made. The images stay."""
+    def remove_everything(self) -> list[str]:
+        """Remove all containers, then all networks that a user made; the images stay. Returns what was refused."""
+        refused: list[str] = []
         for container in self.api.get("/containers/json?all=1"):
-            self.api.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+            refused += self._delete(f"/containers/{container['Id']}?force=1&v=1")
         networks: list[dict[str, Any]] = self.api.get("/networks")
         for network in networks:
             if network["Name"] not in ("bridge", "host", "none"):
-                self.api.request("DELETE", f"/networks/{network['Id']}")
+                refused += self._delete(f"/networks/{network['Id']}")
+        return refused
+
+    def _delete(self, path: str) -> list[str]:
+        status, body = self.api.request("DELETE", path)
+        # 404: a container with --rm went by itself in the meantime; 409 "already in progress": it is just going
+        is_gone = status in (200, 204, 404) or (status == 409 and b"in progress" in body)
+        return [] if is_gone else [f"DELETE {path} answered {status}: {body!r}"]
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the engine's log."""
@@ -111,10 +119,11 @@ class EngineProcess:
 
     def close(self) -> list[str]:
         """Remove everything, stop, return what was left behind (nothing, if all is well); delete the directory."""
+        refused: list[str] = []
         if self._process is not None and self._process.poll() is None:
-            self.remove_everything()
+            refused = self.remove_everything()
             self.stop()
-        left = host.leftovers(self.instance)
+        left = refused + host.leftovers(self.instance)
         if left:
             left.append(f"the engine's log ends with:\n{self.log_tail()}")
             host.sweep(self.instance)

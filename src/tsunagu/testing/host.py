@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tsunagu.model.instance import Instance
 
-# Names that some instance of the engine gives to links, tables and cgroups; used where no single instance is meant.
-_OURS = re.compile(r"(tsunagu|ts[0-9a-f]{4}(-|br0)|tv[0-9a-f]{4})")
+# What an engine's processes and mounts have in their words, where no single instance is meant.
+_OURS = re.compile(r"tsunagu|conmon|runc|crun|/tmp/ts-")
 _PROGRAMS = ("conmon", "runc", "crun", "python3", "python", "tsunagu")
 
 
@@ -47,11 +47,12 @@ class HostState:
         return sorted(found)
 
     def since(self, before: HostState) -> list[str]:
-        """What bears an engine's names, of any instance, and was not there before."""
+        """What is there now and was not before, whoever made it; of mounts and processes only what an engine makes."""
         found: list[str] = []
         for field in dataclasses.fields(self):
             fresh = getattr(self, field.name) - getattr(before, field.name)
-            found += [f"{field.name}: {entry}" for entry in sorted(fresh) if _OURS.search(entry)]
+            is_ours = field.name in ("links", "tables", "cgroups")
+            found += [f"{field.name}: {entry}" for entry in sorted(fresh) if is_ours or _OURS.search(entry)]
         return found
 
 

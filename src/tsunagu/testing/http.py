@@ -69,7 +69,7 @@ class Api:
         return json.loads(data) if data else None
 
     def raw(self, data: bytes, *, timeout: float = 10.0, closes: bool = False) -> bytes:
-        """Send bytes as they are; returns what comes back until the engine closes or is silent for `timeout` seconds."""
+        """Send bytes as they are; returns what comes back until the engine closes or is silent for `timeout`."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)
             sock.connect(self.socket_path)

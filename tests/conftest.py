@@ -1,0 +1,116 @@
+"""Fixtures for every kind of test: an engine of the session's own, both command lines, and the check that nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from images import build
+
+from tsunagu.testing import host
+from tsunagu.testing.commandline import CommandLine, docker_program
+from tsunagu.testing.engine import EngineProcess, tsunagu_program
+
+IS_CI = bool(os.environ.get("CI"))
+# Other people's engines work on this machine: what they make and leave is not this run's.
+IS_SHARED_HOST = bool(os.environ.get("TSUNAGU_SHARED_HOST"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that needs root says so: it fails on CI, where root is promised, and is skipped elsewhere."""
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        refuse("this test needs root: it makes network namespaces, mounts and firewall rules")
+
+
+def refuse(sentence: str) -> None:
+    """Fail on CI, skip elsewhere, with the same sentence."""
+    if IS_CI:
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_on_the_host() -> Iterator[None]:
+    """After the last test the host has the links, tables, mounts, cgroups and processes that it had before the first."""
+    if os.geteuid() != 0:
+        yield
+        return
+    before = host.read()
+    yield
+    left = host.read().since(before)
+    if left and IS_SHARED_HOST:
+        warnings.warn("left on the host, maybe by others: " + "; ".join(left), stacklevel=1)
+    elif left:
+        pytest.fail("left on the host:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[[str], Path]:
+    """Path of a test image's archive by name (`nginx`, `mysql_8`, `all`), built when it is missing."""
+    return lambda name: build.ensure((name,))[name]
+
+
+@pytest.fixture
+def new_engine() -> Iterator[Callable[[], EngineProcess]]:
+    """Makes engines for tests that stop or break one: each is started, and at the end must leave nothing behind."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> EngineProcess:
+            engine = EngineProcess()
+            stack.callback(_close, engine)
+            engine.start()
+            return engine
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def engine(images: Callable[[str], Path]) -> Iterator[EngineProcess]:
+    """The session's engine with every test image loaded; when it stops nothing may be left of it."""
+    process = EngineProcess()
+    try:
+        process.start()
+        process.load(images("all"))
+        yield process
+    finally:
+        _close(process)
+
+
+def _close(engine: EngineProcess) -> None:
+    left = engine.close()
+    if left:
+        pytest.fail(f"the engine of {engine.directory} left behind:\n" + "\n".join(left), pytrace=False)
+
+
+def command_line(name: str, engine: EngineProcess, home: Path) -> CommandLine:
+    """The client `name` (docker or tsunagu) at `engine`."""
+    try:
+        program = docker_program() if name == "docker" else tsunagu_program()
+    except RuntimeError as error:
+        refuse(str(error))
+        raise
+    return CommandLine(name, program, engine.host, home)
+
+
+@pytest.fixture
+def docker(engine: EngineProcess, tmp_path: Path) -> CommandLine:
+    """Docker's own client at the session's engine."""
+    return command_line("docker", engine, tmp_path)
+
+
+@pytest.fixture
+def tsunagu(engine: EngineProcess, tmp_path: Path) -> CommandLine:
+    """Our client at the session's engine."""
+    return command_line("tsunagu", engine, tmp_path)
+
+
+@pytest.fixture(params=["docker", "tsunagu"])
+def cli(request: pytest.FixtureRequest, engine: EngineProcess, tmp_path: Path) -> Iterator[CommandLine]:
+    """Both clients in turn at the session's engine, and nothing left in the engine after each test."""
+    yield command_line(request.param, engine, tmp_path)
+    refused = engine.remove_everything()
+    assert not refused, refused
