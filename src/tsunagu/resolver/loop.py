@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+GONE = select.EPOLLHUP | select.EPOLLERR  # both directions are closed, or the peer has reset
 Handler = Callable[[int], None]
 
 

@@ -14,7 +14,11 @@ from tsunagu.wire.control import View
 
 from . import answers
 from .answers import Subnets
+from .forward import Request
+from .loop import Loop
 from .tables import Table
+from .tcp import Connections
+from .upstream import InnerPool
 
 DRAIN = 64  # datagrams answered in one go, so that a flood from one sandbox leaves the others their turn
 _SIZE = 1536  # a query over UDP is never longer
@@ -22,16 +26,18 @@ _SIZE = 1536  # a query over UDP is never longer
 _PLAIN = frozenset((b"\1\0\0\1\0\0\0\0\0\0", b"\1\x20\0\1\0\0\0\0\0\0"))
 
 Deliver = Callable[[bytes], None]
-# (sandbox, query, the query's bytes, most bytes of the reply, whether it came over TCP, where the reply goes)
-Forward = Callable[["Sandbox", dns.Query, bytes, int, bool, Deliver], None]
+Forward = Callable[["Sandbox", Request], None]
 
 
 class Sandbox:
     """Sockets and view of one network namespace. `tables` is empty until the first view."""
 
-    def __init__(self, name: str, sockets: list[socket.socket], subnets: Subnets, forward: Forward) -> None:
+    def __init__(self, name: str, sockets: list[socket.socket], subnets: Subnets, loop: Loop, forward: Forward) -> None:
         self.name = name
+        for sock in sockets:
+            sock.setblocking(False)
         self.udp, self.tcp, *self.inner = sockets
+        self.pool = InnerPool(self.inner)
         self.view: View | None = None
         self.tables: tuple[Table, ...] = ()
         self.subnets = subnets
@@ -39,6 +45,10 @@ class Sandbox:
         self.queries = 0
         self.dropped = 0
         self._forward = forward
+        self._loop = loop
+        self._connections = Connections(loop, self.tcp, self.resolve)
+        loop.watch(self.udp.fileno(), self.on_udp)
+        loop.watch(self.tcp.fileno(), self._connections.on_ready)
 
     def on_udp(self, _mask: int) -> None:
         """Answer the datagrams that are waiting, at most DRAIN of them."""
@@ -71,21 +81,31 @@ class Sandbox:
                     self.dropped += 1
 
     def resolve(self, data: bytes, tcp_limit: int, deliver: Deliver | None) -> bytes | None:
-        """Return the reply to one query, or None when it will be delivered later or must be dropped.
+        """Return the reply to one query, or None when it is delivered otherwise or, over UDP, must be dropped.
 
-        `tcp_limit` is 0 for a query over UDP.
+        `tcp_limit` is 0 for a query over UDP. With `deliver` None it is not forwarded.
         """
         try:
             query = dns.Query(data)
         except dns.Malformed as error:
             self.dropped += 1
-            return None if error.rcode is None else dns.failure(data, error.rcode)
+            if error.rcode is None and not tcp_limit:
+                return None
+            return dns.failure(data, dns.FORMERR if error.rcode is None else error.rcode)
         limit = tcp_limit or query.limit
         reply = answers.local(query, self.tables, self.subnets, limit)
         if reply is not None or deliver is None:
             return reply
-        self._forward(self, query, data, limit, bool(tcp_limit), deliver)
+        self.waiting += 1
+        self._forward(self, Request(query, data, limit, self._counted(deliver), is_tcp=bool(tcp_limit)))
         return None
+
+    def _counted(self, deliver: Deliver) -> Deliver:
+        def finish(reply: bytes) -> None:
+            self.waiting -= 1
+            deliver(reply)
+
+        return finish
 
     def _deliver_to(self, peer: tuple[str, int]) -> Deliver:
         def deliver(reply: bytes) -> None:
@@ -97,6 +117,9 @@ class Sandbox:
         return deliver
 
     def close(self) -> None:
-        """Close our copies of the sockets; the engine may hold others."""
+        """Stop serving and close our copies of the sockets; the engine may hold others."""
+        self._loop.forget(self.udp.fileno())
+        self._loop.forget(self.tcp.fileno())
+        self._connections.close()
         for sock in (self.udp, self.tcp, *self.inner):
             sock.close()

@@ -13,9 +13,11 @@ from tsunagu.wire import control, dns
 
 from . import answers, tables
 from .answers import Subnets
+from .forward import Forwarder, Request
 from .loop import Loop
-from .sandbox import Deliver, Sandbox
+from .sandbox import Sandbox
 from .tables import NetworkTable
+from .upstream import Pool
 
 
 class Server:
@@ -31,7 +33,9 @@ class Server:
         self._touched: set[str] = set()  # networks that changed in this batch
         self._has_new_subnets = False
         self.subnets = Subnets()
-        self._queries = 0  # of sandboxes that are gone
+        self.host = Pool()
+        self._forwarder = Forwarder(loop)
+        self._queries = self._dropped = 0  # of sandboxes that are gone
 
     def add(self, message: control.Message, sockets: list[socket.socket]) -> None:
         """Add a message to the batch."""
@@ -74,6 +78,8 @@ class Server:
             ("sandboxes", len(self.sandboxes)),
             ("networks", len(self.networks)),
             ("faults", self.loop.faults),
+            ("dropped", self._dropped + sum(s.dropped for s in self.sandboxes.values())),
+            *self._forwarder.counters.items(),
         ]
 
     def _apply(self, message: control.Message, sockets: list[socket.socket]) -> None:
@@ -102,10 +108,12 @@ class Server:
                 self._touched.add(network)
             case control.Sandbox(name) if len(sockets) >= 2:
                 self._drop(name)
-                self._serve(Sandbox(name, sockets, self.subnets, self._forward))
+                self.sandboxes[name] = Sandbox(name, sockets, self.subnets, self.loop, self._forward)
             case control.View(name) if name in self.sandboxes:
                 self.sandboxes[name].view = message
                 self._stale.add(name)
+            case control.Servers(addresses):
+                self.host.set_servers(addresses)
             case control.DropSandbox(name):
                 self._drop(name)
             case _:
@@ -122,24 +130,31 @@ class Server:
         view = sandbox.view
         assert view is not None
         known: Sequence[NetworkTable] = [self.networks[n] for n in view.networks if n in self.networks]
+        sandbox.pool.set_servers(view.servers)
         private = tables.links(view.links, self.networks, self._network_names)
         order = tables.lookup_order(known)
         sandbox.tables = (private, *order) if private else order
-
-    def _serve(self, sandbox: Sandbox) -> None:
-        for sock in (sandbox.udp, sandbox.tcp, *sandbox.inner):
-            sock.setblocking(False)
-        self.sandboxes[sandbox.name] = sandbox
-        self.loop.watch(sandbox.udp.fileno(), sandbox.on_udp)
 
     def _drop(self, name: str) -> None:
         sandbox = self.sandboxes.pop(name, None)
         if sandbox is not None:
             self._queries += sandbox.queries
-            self.loop.forget(sandbox.udp.fileno())
+            self._dropped += sandbox.dropped
+            self._forwarder.abandon(sandbox.pool)
             sandbox.close()
 
-    def _forward(  # noqa: PLR0917
-        self, sandbox: Sandbox, query: dns.Query, data: bytes, limit: int, is_tcp: bool, deliver: Deliver
-    ) -> None:
-        deliver(answers.refusal(query, limit))
+    def _forward(self, sandbox: Sandbox, request: Request) -> None:
+        """Decide whether, and whom, a sandbox may ask about a name that is not ours."""
+        view, query = sandbox.view, request.query
+        if view is None:
+            request.finish(answers.refusal(query, request.limit))
+            return
+        if query.is_single_label and not view.forwards_single and query.qtype in (dns.A, dns.AAAA):
+            # The user chose ndots > 0: an empty answer sends libc on to its search list (Docker).
+            request.finish(dns.reply(query, dns.NOERROR, (), request.limit))
+            return
+        pool = sandbox.pool if view.servers else self.host if view.has_external else None
+        if pool is None or not pool.servers:
+            request.finish(answers.refusal(query, request.limit))
+            return
+        self._forwarder.submit(pool, request, sandbox.waiting - 1)
