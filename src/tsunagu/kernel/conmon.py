@@ -13,12 +13,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 
 from tsunagu.model.errors import KernelFailure
 
 LINE_LIMIT = 64 << 10  # conmon reads at most 8 KiB of the runtime's stderr; escaped that is less than this
+STDIN_LIMIT = 8 << 10  # conmon reads packets of stdin into a buffer of this size or more, and cuts off the rest
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -129,6 +131,30 @@ async def readable(*fds: int) -> None:
     finally:
         for fd in fds:
             loop.remove_reader(fd)
+
+
+async def connect(directory: str) -> socket.socket:
+    """Connect to the attach socket that conmon made in `directory` (of any length).
+
+    Raises FileNotFoundError or ConnectionRefusedError when conmon has ended. Packets from conmon start with one byte,
+    2 for stdout and 3 for stderr; packets to it are stdin and may hold `STDIN_LIMIT` bytes.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while True:
+                try:
+                    connection.connect(f"/proc/self/fd/{fd}/attach")
+                    return connection
+                except BlockingIOError:
+                    # Ten others wait already for conmon to accept them (its backlog); no event tells when it has.
+                    await asyncio.sleep(0.005)
+        finally:
+            os.close(fd)
+    except BaseException:
+        connection.close()
+        raise
 
 
 class _Lines:

@@ -1,8 +1,8 @@
 """Containers and execs as processes: the OCI runtime behind conmon. Create, start, wait, signal, delete, exec, resize.
 
-Everything this module knows about a container or exec lies under `<run_dir>/processes/<id>`, so that an engine that
-starts again finds it. May import model and its kernel neighbours; must never send a signal to a bare pid, and never
-wait for a process on the event loop's thread.
+Everything this module knows about a container lies under `<run_dir>/processes/<id>` (its execs in `execs/` below), so
+that an engine that starts again finds it. May import model and its kernel neighbours; must never signal a bare pid, and
+never wait for a process on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 from typing import Any
@@ -26,20 +26,14 @@ from tsunagu.model.instance import Instance
 from tsunagu.model.process import Exit, HostFacts, Process, RuntimeInfo
 
 from . import cgroups, conmon, host
+from .runtime_words import RuntimeFailed, create_sentence, exec_sentence, last_error
 
 __all__ = ["ExecSession", "Exit", "Process", "Runtime", "RuntimeFailed", "RuntimeInfo"]
 
-UNKNOWN_EXIT = 255  # conmon was killed and the kernel cannot tell: what Docker reports for a lost shim
+UNKNOWN_EXIT = 255  # conmon was killed, and nobody else learns the exit code of a container's process
 CREATE_TIMEOUT = 120.0  # seconds for the runtime to make a container or exec; only a hanging kernel needs this long
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-
-
-class RuntimeFailed(KernelFailure):
-    """The OCI runtime refused. `exit_code` as Docker records it: 127 not found, 126 not executable, else 128."""
-
-    def __init__(self, message: str, *, hint: str = "", exit_code: int = 0) -> None:
-        super().__init__(message, hint=hint)
-        self.exit_code = exit_code or exit_code_of(message)
+_ENDED_EARLY = "container's first process ended before it was started"
 
 
 class Runtime:
@@ -47,10 +41,12 @@ class Runtime:
 
     def __init__(self, instance: Instance) -> None:
         self._cgroup = instance.cgroup
+        self._run_dir = instance.run_dir
         self._processes = f"{instance.run_dir}/processes"
         self._state = f"{instance.run_dir}/runtime"
         self._info: RuntimeInfo | None = None
         self._facts: HostFacts | None = None
+        self._execs: dict[str, str] = {}  # directories of execs that run; they are of no use to a later engine
 
     # ---- what there is
 
@@ -69,14 +65,9 @@ class Runtime:
     def known(self) -> set[str]:
         """Return the ids of containers that have a process directory (running, or left by a crash)."""
         try:
-            names = os.listdir(self._processes)
+            return set(os.listdir(self._processes))
         except FileNotFoundError:
             return set()
-        return {name for name in names if os.path.lexists(f"{self._processes}/{name}/bundle")}
-
-    def attach_path(self, identifier: str) -> str:
-        """Return the path of conmon's attach socket for a container or exec id (it may be longer than sun_path)."""
-        return f"{self._directory(identifier)}/bundle/attach"
 
     # ---- life of a container
 
@@ -97,7 +88,10 @@ class Runtime:
         """
         if ":" in log_path:
             raise InvalidParameter(f"the log path {log_path} contains ':'", hint="choose a data root without ':'")
-        directory = await self._make_directory(container_id)
+        directory = self._directory(container_id)
+        await self._clear(directory)
+        os.makedirs(self._state, mode=0o700, exist_ok=True)
+        os.makedirs(f"{directory}/execs", mode=0o700)
         os.symlink(bundle, f"{directory}/bundle")
         arguments = self._arguments(container_id, container_id, directory)
         arguments += ["-b", bundle, "-l", f"k8s-file:{log_path}", "--no-sync-log"]
@@ -119,9 +113,8 @@ class Runtime:
         finally:
             conversation.close()
         if report is None or report[0] <= 0:
-            said = report[1] if report else ""
-            raise RuntimeFailed(_create_sentence(said or _runtime_log(directory) or "the runtime said nothing"))
-        process = self._identify(report[0], directory)
+            raise RuntimeFailed(create_sentence(_said(report, directory)))
+        process = _identify(report[0], directory)
         _write(f"{directory}/process.json", msgspec.json.encode(process))
         return process
 
@@ -130,13 +123,13 @@ class Runtime:
         # runc's own `start` does no more than this (its process waits in the open of a fifo), at the price of a Go
         # program's start. crun reverses the direction of its fifo, and an unknown layout means an unknown version.
         fifo = f"{self._state}/{container_id}/exec.fifo"
-        process = self._recorded(container_id)
+        process = _recorded(f"{self._directory(container_id)}/process.json")
         if self.detect().name != "runc" or process is None or not _is_fifo(fifo):
             await self._run_runtime("start", container_id)
             return
         pidfd = conmon.open_process(process.pid, process.pid_started)
         if pidfd is None:
-            raise RuntimeFailed(_create_sentence("container's first process ended before it was started"))
+            raise RuntimeFailed(create_sentence(_ENDED_EARLY))
         fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             await conmon.readable(fd, pidfd)
@@ -145,7 +138,7 @@ class Runtime:
             except BlockingIOError:
                 word = b""
             if not word:
-                raise RuntimeFailed(_create_sentence("container's first process ended before it was started"))
+                raise RuntimeFailed(create_sentence(_ENDED_EARLY))
             os.unlink(fifo)  # from now on the runtime calls the container running
         finally:
             os.close(fd)
@@ -154,9 +147,10 @@ class Runtime:
     async def wait(self, process: Process, container_id: str) -> Exit:
         """Wait for the end of a container; works for one that an earlier engine started, and after its end.
 
-        The exit code is conmon's. If conmon was killed, the process itself is awaited, and the code is 255.
+        The exit code is what conmon saw. If conmon was killed, the process itself is awaited, and the code is 255.
         """
         directory = self._directory(container_id)
+        code = None
         for pid, started in (
             (process.conmon_pid, process.conmon_started),
             (process.pid, process.pid_started),  # only if conmon died first
@@ -169,8 +163,8 @@ class Runtime:
                     os.close(pidfd)
             code = _exit_code(directory)
             if code is not None:
-                return Exit(code, os.path.exists(f"{directory}/oom"))
-        return Exit(UNKNOWN_EXIT, os.path.exists(f"{directory}/oom"))
+                break
+        return Exit(UNKNOWN_EXIT if code is None else code, os.path.exists(f"{directory}/oom"))
 
     def signal(self, process: Process, signum: int) -> None:
         """Send a signal to the container's first process; nothing happens when it has ended."""
@@ -187,11 +181,12 @@ class Runtime:
         """
         directory = self._directory(container_id)
         await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
-        await self._end_conmon(directory)
-        # The runtime may have been in the middle of making the cgroup when conmon, its parent, was killed.
-        await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
-        for path in (f"{self._state}/{container_id}", directory):
-            await asyncio.to_thread(_remove_tree, path)
+        if not os.path.exists(f"{directory}/process.json"):
+            # conmon may just be letting the runtime make the container: end both before the cgroup is there again.
+            await _end_conmon(directory, grace=0.1)
+            await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
+        await self._clear(directory)
+        await asyncio.to_thread(_remove_tree, f"{self._state}/{container_id}")
 
     def remove_parent_cgroup(self) -> None:
         """Remove the instance's own cgroup; stays where a container is still in it."""
@@ -207,52 +202,78 @@ class Runtime:
         *,
         has_tty: bool,
         has_stdin: bool,
+        is_attached: bool = True,
     ) -> ExecSession:
-        """Prepare a further process in a running container; it runs when `ExecSession.start` is called.
+        """Run a further process in a running container; returns once it runs.
 
-        In between the caller connects to `attach_path(exec_id)`, so that no output is lost. `process_spec` is an OCI
-        process (wire.oci.exec_process).
+        With `is_attached` the session's `connection` was made before, so that no output is lost; it must be read or
+        closed. `process_spec` is an OCI process (wire.oci.exec_process). Raises RuntimeFailed in Docker's words.
         """
-        directory = await self._make_directory(exec_id)
-        os.symlink(".", f"{directory}/bundle")
+        directory = f"{self._directory(container_id)}/execs/{exec_id}"
+        if not _ID.fullmatch(exec_id):
+            raise InvalidParameter(f"invalid id {exec_id!r}")
+        os.makedirs(directory, mode=0o700)
         _write(f"{directory}/process-spec.json", msgspec.json.encode(process_spec))
         arguments = self._arguments(container_id, exec_id, directory)
         arguments += ["-b", directory, "-l", "none", "--exec", "--exec-attach"]
         arguments += ["--exec-process-spec", f"{directory}/process-spec.json"]
         if has_tty:
             arguments.append("-t")
-        if has_stdin:
+        if has_stdin and is_attached:
             arguments.append("-i")
         conversation = conmon.spawn(
             arguments, directory=directory, terminal_directory=self._terminal_directory(), is_exec=True
         )
+        connection = None
         try:
-            conversation.proceed()
             async with asyncio.timeout(CREATE_TIMEOUT):
+                conversation.proceed()
                 await conversation.forked()
                 if not await conversation.attachable():
                     raise KernelFailure(f"conmon made no attach socket: {conversation.errors()}")
-        except BaseException:
+                if is_attached:
+                    connection = await conmon.connect(directory)
+                conversation.proceed()
+                report = await conversation.report()
+            if report is None or report[0] <= 0:
+                raise RuntimeFailed(exec_sentence(_said(report, directory)))
+            session = ExecSession(self._execs, exec_id, conversation, _identify(report[0], directory), connection)
+        except BaseException as error:
             conversation.close()
-            await self._end_conmon(directory)
-            _remove_tree(directory)
+            if connection is not None:
+                connection.close()
+            await _end_conmon(directory, grace=0.5)
+            await asyncio.to_thread(_remove_tree, directory)
+            if isinstance(error, TimeoutError):
+                raise KernelFailure(f"the runtime ran nothing within {CREATE_TIMEOUT:.0f} seconds") from None
             raise
-        return ExecSession(conversation, directory)
+        self._execs[exec_id] = directory
+        return session
+
+    # ---- terminals
+
+    async def connect(self, container_id: str) -> socket.socket | None:
+        """Connect to the stdio of a container that was created; None when it has ended. `services.streams` uses it."""
+        try:
+            return await conmon.connect(f"{self._directory(container_id)}/bundle")
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
 
     async def resize(self, identifier: str, height: int, width: int) -> None:
         """Set the terminal's size, in characters, of a container or exec. Raises NotFound when it does not run."""
         if not (0 <= height <= 1000 and 0 <= width <= 1000):
             raise InvalidParameter(f"invalid window size {height}x{width}", hint="conmon takes 0 to 1000 each")
+        directory = self._execs.get(identifier) or f"{self._directory(identifier)}/bundle"
         try:
-            fd = os.open(f"{self._directory(identifier)}/bundle/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(f"{directory}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENXIO):
+            if error.errno in (errno.ENOENT, errno.ENXIO):  # never there, or conmon no longer reads
                 raise NotFound(f"cannot resize {identifier}: it does not run") from None
             raise KernelFailure(f"cannot resize {identifier}: {error.strerror}") from error
         try:
             os.write(fd, b"1 %d %d\n" % (height, width))
         except BlockingIOError:
-            pass  # conmon is busy with sizes that came just before: the next one counts
+            pass  # conmon is busy with sizes that came just before
         finally:
             os.close(fd)
 
@@ -263,15 +284,13 @@ class Runtime:
             raise InvalidParameter(f"invalid id {identifier!r}")
         return f"{self._processes}/{identifier}"
 
-    async def _make_directory(self, identifier: str) -> str:
-        """Make the process directory anew, after making sure that no conmon of an earlier run can write into it."""
-        directory = self._directory(identifier)
-        if os.path.exists(directory):
-            await self._end_conmon(directory)
-            _remove_tree(directory)
-        os.makedirs(directory, mode=0o700)
-        os.makedirs(self._state, mode=0o700, exist_ok=True)
-        return directory
+    async def _clear(self, directory: str) -> None:
+        """Remove a process directory, once no conmon of the dead container can write into it any more."""
+        with contextlib.suppress(FileNotFoundError):
+            for exec_id in os.listdir(f"{directory}/execs"):
+                await _end_conmon(f"{directory}/execs/{exec_id}", grace=5.0)
+        await _end_conmon(directory, grace=5.0)
+        await asyncio.to_thread(_remove_tree, directory)
 
     def _arguments(self, container_id: str, identifier: str, directory: str) -> list[str]:
         info = self.detect()
@@ -285,49 +304,10 @@ class Runtime:
         ]  # fmt: skip
 
     def _terminal_directory(self) -> str:
-        path = os.path.dirname(self._processes)
-        if len(path) < 80:
-            return path
+        if len(self._run_dir) < 80:
+            return self._run_dir
         # conmon binds a socket there, whose path must fit in 107 bytes; this one stays valid while we live.
-        return f"/proc/{os.getpid()}/fd/{host.directory_fd(path)}"
-
-    def _identify(self, pid: int, directory: str) -> Process:
-        try:
-            with open(f"{directory}/conmon.pid") as file:
-                conmon_pid = int(file.read())
-        except (OSError, ValueError) as error:
-            raise KernelFailure(f"conmon left no pid file: {error}") from error
-        return Process(
-            pid=pid,
-            pid_started=conmon.start_time(pid),
-            conmon_pid=conmon_pid,
-            conmon_started=conmon.start_time(conmon_pid),
-        )
-
-    def _recorded(self, container_id: str) -> Process | None:
-        try:
-            with open(f"{self._directory(container_id)}/process.json", "rb") as file:
-                return msgspec.json.decode(file.read(), type=Process)
-        except (OSError, msgspec.DecodeError):
-            return None
-
-    async def _end_conmon(self, directory: str) -> None:
-        """Wait for the conmon of a dead container (or exec); kill it when it does not end by itself."""
-        pidfd = _open_conmon(f"{directory}/conmon.pid")
-        if pidfd is None:
-            return
-        try:
-            # Without a container pid it is still creating; there is nothing that it could end for.
-            grace = 5.0 if os.path.exists(f"{directory}/process.json") else 0.2
-            try:
-                async with asyncio.timeout(grace):
-                    await conmon.readable(pidfd)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                await conmon.readable(pidfd)
-        finally:
-            os.close(pidfd)
+        return f"/proc/{os.getpid()}/fd/{host.directory_fd(self._run_dir)}"
 
     async def _run_runtime(self, *words: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -336,110 +316,78 @@ class Runtime:
         )  # fmt: skip
         _, errors = await process.communicate()
         if process.returncode:
-            raise RuntimeFailed(_create_sentence(errors.decode(errors="replace")))
+            raise RuntimeFailed(create_sentence(errors.decode(errors="replace")))
 
 
 class ExecSession:
-    """One exec: prepared, then started, then awaited. `close` removes its traces; safe to call twice."""
+    """One exec that runs. `connection` is a connected socket to its stdio, None when it is not attached."""
 
-    def __init__(self, conversation: conmon.Conversation, directory: str) -> None:
+    def __init__(
+        self,
+        directories: dict[str, str],
+        exec_id: str,
+        conversation: conmon.Conversation,
+        process: Process,
+        connection: socket.socket | None,
+    ) -> None:
+        self.process = process
+        self.connection = connection
+        self._directories = directories
+        self._exec_id = exec_id
         self._conversation = conversation
-        self._directory = directory
-
-    @property
-    def attach_path(self) -> str:
-        """Path of conmon's attach socket."""
-        return f"{self._directory}/attach"
-
-    async def start(self) -> int:
-        """Run the process; returns its host pid. Raises RuntimeFailed in Docker's words; then only `close` is left."""
-        self._conversation.proceed()
-        report = await self._conversation.report()
-        if report is None or report[0] <= 0:
-            said = report[1] if report else ""
-            raise RuntimeFailed(_exec_sentence(said or _runtime_log(self._directory) or "the runtime said nothing"))
-        return report[0]
 
     async def wait(self) -> int:
-        """Wait for the end of the started process; returns its exit code, 255 when conmon was killed."""
-        report = await self._conversation.report()
-        if report is not None:
-            return report[0]
-        code = _exit_code(self._directory)
-        return UNKNOWN_EXIT if code is None else code
+        """Wait for the end and return the exit code, 255 when conmon was killed. Removes what the exec left on disk.
 
-    async def close(self) -> None:
-        """Let go of conmon and remove what the exec left on disk. A process that still runs is not touched."""
-        self._conversation.close()
-        await asyncio.to_thread(_remove_tree, self._directory)
-
-
-# ---- words
-
-
-def exit_code_of(message: str) -> int:
-    """Return the exit code that Docker's client gives for a runtime's message (docker/cli, run: toStatusError)."""
-    if any(w in message for w in ("executable file not found", "no such file or directory")):
-        return 127
-    if any(w in message for w in ("permission denied", "is a directory", "not a directory")):
-        return 126
-    return 128
-
-
-def _create_sentence(said: str) -> str:
-    said = _last_line(said)
-    if not said.startswith("runc create failed:"):
-        said = f"runc create failed: {said}"
-    # Newer runc, as Docker 28 ships it, says where the failure was; older ones do not.
-    said = said.replace(
-        "unable to start container process: exec:",
-        "unable to start container process: error during container init: exec:",
-    )
-    return f"failed to create task for container: failed to create shim task: OCI runtime create failed: {said}"
-
-
-def _exec_sentence(said: str) -> str:
-    said = _last_line(said)
-    return f"OCI runtime exec failed: {said if said.startswith('exec failed:') else f'exec failed: {said}'}"
-
-
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else said
-
-
-def _runtime_log(directory: str) -> str:
-    """Return the last error in the runtime's JSON log."""
-    try:
-        with open(f"{directory}/runtime.log", errors="replace") as file:
-            lines = file.read(1 << 20).splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
+        To be awaited once. The connection is not touched: its reader finds the end of the stream by itself.
+        """
         try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry.get("level") in ("error", "fatal", "panic"):
-            return str(entry.get("msg", ""))
-    return ""
+            report = await self._conversation.report()
+        finally:
+            self._conversation.close()
+            directory = self._directories.pop(self._exec_id, "")
+        code = report[0] if report is not None else _exit_code(directory)
+        if directory:
+            await asyncio.to_thread(_remove_tree, directory)
+        return UNKNOWN_EXIT if code is None or not 0 <= code <= 255 else code
 
 
-# ---- files
+# ---- files and processes
 
 
-def _exit_code(directory: str) -> int | None:
+def _said(report: tuple[int, str] | None, directory: str) -> str:
+    return (report[1] if report else "") or last_error(f"{directory}/runtime.log")
+
+
+def _identify(pid: int, directory: str) -> Process:
     try:
-        with open(f"{directory}/exit") as file:
-            code = int(file.read())
-    except (OSError, ValueError):
-        return None
-    return code if 0 <= code <= 255 else UNKNOWN_EXIT
+        with open(f"{directory}/conmon.pid") as file:
+            conmon_pid = int(file.read())
+    except (OSError, ValueError) as error:
+        raise KernelFailure(f"conmon left no pid file: {error}") from error
+    return Process(
+        pid=pid,
+        pid_started=conmon.start_time(pid),
+        conmon_pid=conmon_pid,
+        conmon_started=conmon.start_time(conmon_pid),
+    )
 
 
-def _write(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
+async def _end_conmon(directory: str, *, grace: float) -> None:
+    """Wait `grace` seconds for the conmon of a dead container (or exec) to end by itself; then kill it."""
+    pidfd = _open_conmon(f"{directory}/conmon.pid")
+    if pidfd is None:
+        return
+    try:
+        try:
+            async with asyncio.timeout(grace):
+                await conmon.readable(pidfd)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await conmon.readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def _open_conmon(pid_file: str) -> int | None:
@@ -459,6 +407,28 @@ def _open_conmon(pid_file: str) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def _recorded(path: str) -> Process | None:
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Process)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _exit_code(directory: str) -> int | None:
+    try:
+        with open(f"{directory}/exit") as file:
+            code = int(file.read())
+    except (OSError, ValueError):
+        return None
+    return code if 0 <= code <= 255 else UNKNOWN_EXIT
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def _is_fifo(path: str) -> bool:

@@ -1,0 +1,65 @@
+"""What a failing OCI runtime says, turned into Docker's sentences and exit codes. May import model; reads a log file."""
+
+from __future__ import annotations
+
+import json
+
+from tsunagu.model.errors import KernelFailure
+
+_LOG_LIMIT = 1 << 20
+_INIT = "unable to start container process: "
+_NOT_FOUND = ("executable file not found", "no such file or directory")
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "not a directory")
+
+
+class RuntimeFailed(KernelFailure):
+    """The OCI runtime refused. `exit_code` as Docker records it: 127 not found, 126 not executable, else 128."""
+
+    def __init__(self, message: str, *, hint: str = "", exit_code: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code or exit_code_of(message)
+
+
+def exit_code_of(message: str) -> int:
+    """Return the exit code that Docker gives for a runtime's message (moby, daemon/errors.go)."""
+    if any(words in message for words in _NOT_FOUND):
+        return 127
+    return 126 if any(words in message for words in _NOT_EXECUTABLE) else 128
+
+
+def create_sentence(said: str) -> str:
+    """Return Docker's sentence for a container that could not be made or started."""
+    said = _last_line(said)
+    if not said.startswith("runc create failed:"):
+        said = f"runc create failed: {said}"
+    # runc 1.2 and later, which Docker 28 ships, also say at which stage the program was looked up.
+    said = said.replace(f"{_INIT}exec:", f"{_INIT}error during container init: exec:")
+    return f"failed to create task for container: failed to create shim task: OCI runtime create failed: {said}"
+
+
+def exec_sentence(said: str) -> str:
+    """Return Docker's sentence for an exec that could not be started."""
+    said = _last_line(said)
+    return f"OCI runtime exec failed: {said if said.startswith('exec failed:') else f'exec failed: {said}'}"
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else "the runtime said nothing"
+
+
+def last_error(log_path: str) -> str:
+    """Return the last error in a runtime's JSON log, "" without one."""
+    try:
+        with open(log_path, errors="replace") as file:
+            lines = file.read(_LOG_LIMIT).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level") in ("error", "fatal", "panic"):
+            return str(entry.get("msg", ""))
+    return ""
