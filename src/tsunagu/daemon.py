@@ -18,12 +18,12 @@ import time
 from tsunagu import __version__
 from tsunagu.api.app import App
 from tsunagu.api.server import Server
-from tsunagu.kernel import firewall
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
 from tsunagu.services.bundles import Bundles
+from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
 from tsunagu.services.engine import Engine
 from tsunagu.services.execs import Execs
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _only_one(instance):
             asyncio.run(_serve(instance))
     except EngineError as error:
-        print(f"tsunagu daemon: {error}", file=sys.stderr)
+        sys.stderr.write(f"tsunagu daemon: {error}\n")
         return 1
     return 0
 
@@ -115,12 +115,13 @@ async def _serve(instance: Instance) -> None:
     await kernel.open()
     resolver = Resolver(instance)
     networks = Networks(engine, kernel)
-    bundles = Bundles(engine, images)
+    bundles = Bundles(engine, images, runtime)
     lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver)
     containers = Containers(engine, images, lifecycle, bundles)
+    connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)
-    system = System(engine, images, resolver, runtime_info, firewall.backend())
+    system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
     engine.listeners.append(resolver.publish)
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
@@ -130,6 +131,7 @@ async def _serve(instance: Instance) -> None:
         containers=containers,
         sessions=sessions,
         networks=networks,
+        connections=connections,
         images=images,
         execs=execs,
         system=system,
@@ -143,7 +145,7 @@ async def _serve(instance: Instance) -> None:
     log.info(
         "engine ready version=%s socket=%s root=%s runtime=%s/%s firewall=%s containers=%s",
         __version__, instance.socket, instance.root, runtime_info.name, runtime_info.version,
-        firewall.backend(), len(engine.world.containers),
+        kernel.firewall_backend, len(engine.world.containers),
     )  # fmt: skip
     _tell_ready()
     await stop.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tsunagu.services.connections import Connections
     from tsunagu.services.containers import Containers
     from tsunagu.services.engine import Engine
     from tsunagu.services.execs import Execs
@@ -27,6 +28,7 @@ class App:
         containers: Containers,
         sessions: Sessions,
         networks: Networks,
+        connections: Connections,
         images: Images,
         execs: Execs,
         system: System,
@@ -35,6 +37,7 @@ class App:
         self.containers = containers
         self.sessions = sessions
         self.networks = networks
+        self.connections = connections
         self.images = images
         self.execs = execs
         self.system = system

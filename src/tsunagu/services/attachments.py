@@ -48,11 +48,12 @@ def join(
     addresses = {4: "", 6: ""}
     prefixes = {4: 0, 6: 0}
     gateways = {4: "", 6: ""}
-    for family, asked in ((4, config.ipv4), (6, config.ipv6)):
+    for family, wanted in ((4, config.ipv4), (6, config.ipv6)):
         subnet = network.subnet_of(family)
         if subnet is None:
             continue
         leased = leases.on(network.id)
+        asked = wanted
         if asked and leased.get(asked) != container.id:
             holders = {
                 address: f"container {world.containers[holder].name}"

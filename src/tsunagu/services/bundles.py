@@ -98,7 +98,7 @@ class Bundles:
         return bundle
 
     def write_etc(self, world: World, container: Container) -> None:
-        """Write resolv.conf, hostname and hosts as Docker does; in place, because running containers have them bound."""
+        """Write resolv.conf, hostname and hosts as Docker does; in place: running containers have them bound."""
         resolv = names.resolv_conf(
             _read(f"{self._host_etc}/resolv.conf"),
             container,

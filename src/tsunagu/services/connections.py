@@ -51,7 +51,10 @@ class Connections:
         await self._resolver.settle()
 
     async def disconnect(self, word: str, container_word: str, *, force: bool = False) -> None:
-        """Detach a container: interface, names and routes go while it runs on. With `force` a missing container is fine."""
+        """Detach a container: interface, names and routes go while it runs on.
+
+        With `force` a container that is gone is no error.
+        """
         network = self._engine.world.network(word)
         try:
             container = self._engine.world.container(container_word)
@@ -71,7 +74,7 @@ class Connections:
             future = apply(world, EndpointsChanged(container.id, rest))
             if container.is_running:
                 path = self._lifecycle.sandbox_path(container.id)
-                # Names go first, then the other default route comes, then the interface goes: nothing is lost on the way.
+                # Names go first, then the other default route comes, then the interface goes: nothing is lost.
                 self._engine.commit(EndpointsChanged(container.id, rest))
                 await self._resolver.settle()
                 after = future.containers[container.id]
@@ -87,7 +90,8 @@ class Connections:
         mode = container.host.network_mode
         if mode == "host":
             raise Forbidden(
-                "container sharing network namespace with another container or host cannot be connected to any other network"
+                "container sharing network namespace with another container or host cannot be connected to "
+                "any other network"
             )
         if mode == "none":
             raise Forbidden(

@@ -1,4 +1,4 @@
-"""Containers as users see them: create, start, stop, kill, rename, remove, wait. Every refusal comes before any side effect.
+"""Containers as users see them: create, start, stop, kill, rename, remove, wait. Refusals come before side effects.
 
 The machinery of a start and an end is in `lifecycle`; attach, logs, resize and top are in `sessions`.
 """
@@ -234,6 +234,19 @@ class Containers:
             removed.append(container.id)
             freed += size
         return removed, freed
+
+    def log_path(self, container_id: str) -> str:
+        """Path of a container's log, for inspect."""
+        return self._bundles.log_path(container_id)
+
+    async def sizes(self, container_id: str) -> tuple[int, int]:
+        """Return (bytes of the container's own layer, bytes with its image), for `ps -s` and `inspect -s`."""
+        container = self._engine.world.containers[container_id]
+        own = await self._bundles.size(container_id)
+        try:
+            return own, own + self._images.find(container.image_id).size
+        except NotFound:
+            return own, own
 
     # ---- wait
 

@@ -1,7 +1,7 @@
-"""The engine owns the current `World`: every change goes through `commit`, in the order store, world, listeners, events.
+"""The engine owns the current `World`: every change goes through `commit`: store, world, listeners, events, in this order.
 
-Runs on one event loop; a commit has no await in it, so that a reader always sees a complete world. Per-object locks keep
-*operations* on the same object apart; data needs none.
+Runs on one event loop; a commit has no await in it, so that a reader always sees a complete world. Per-object locks
+keep *operations* on the same object apart; data needs none.
 """
 
 from __future__ import annotations

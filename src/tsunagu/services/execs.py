@@ -1,18 +1,18 @@
-"""Further processes in a running container (`docker exec`). Records live in memory, as in Docker: they end with the engine."""
+"""Further processes in a running container (`docker exec`). Records live in memory, as in Docker."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import msgspec
 
-from tsunagu.kernel.runtime import Runtime, RuntimeFailed
+from tsunagu.kernel.runtime import ExecSession, Runtime
+from tsunagu.kernel.runtime_words import RuntimeFailed
 from tsunagu.model.container import Container
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound
-from tsunagu.wire import oci
+from tsunagu.wire import stdcopy
 
 from . import streams
 from .bundles import Bundles
@@ -128,6 +128,7 @@ class Execs:
         record = self.check_start(exec_id)
         container = self._running(record.container_id)
         record.has_started = True
+        is_attached = client is not None and not detach
         self._lifecycle.emit(f"exec_start: {' '.join(record.cmd)}", container, execID=record.id)
         try:
             spec = await self._bundles.exec_spec(
@@ -141,7 +142,12 @@ class Execs:
                 console_size=console_size,
             )
             session = await self._runtime.exec(
-                container.id, record.id, spec, has_tty=record.has_tty, has_stdin=record.attaches_stdin
+                container.id,
+                record.id,
+                spec,
+                has_tty=record.has_tty,
+                has_stdin=record.attaches_stdin,
+                is_attached=is_attached,
             )
         except EngineError as error:
             record.exit_code = error.exit_code if isinstance(error, RuntimeFailed) else 126
@@ -152,11 +158,10 @@ class Execs:
         record.is_running = True
         record.pid = session.process.pid
         ended = spawn(self._watch(record, container, session), name=f"exec {record.id[:12]}")
-        if client is None or detach:
-            session.connection.close()
+        if client is None or session.connection is None:
             return
         try:
-            await streams.attach(
+            end = await streams.attach(
                 client,
                 session.connection,
                 is_multiplexed=not record.has_tty,
@@ -166,7 +171,7 @@ class Execs:
                 detach_keys=streams.parse_detach_keys(record.detach_keys),
                 closes_stdin=True,
             )
-            if session.connection_ended:
+            if end is streams.AttachEnd.ENDED:
                 await ended  # the exit code is known before the client sees the end of the stream
         finally:
             await client.close()
@@ -185,3 +190,25 @@ class Execs:
                 f"container {container.id} is not running", hint=f"start it first: docker start {container.name}"
             )
         return container
+
+    async def _watch(self, record: ExecRecord, container: Container, session: ExecSession) -> None:
+        try:
+            record.exit_code = await session.wait()
+        finally:
+            record.is_running = False
+        self._lifecycle.emit("exec_die", container, execID=record.id, exitCode=str(record.exit_code))
+
+    @staticmethod
+    async def _tell(client: Duplex, record: ExecRecord, sentence: str) -> None:
+        """Write a failure into the output, where Docker puts it (its client shows it on stdout)."""
+        data = f"{sentence}\r\n".encode()
+        try:
+            await client.write(data if record.has_tty else stdcopy.frame(stdcopy.STDOUT, data))
+        except ConnectionError:
+            log.debug("client of exec %s has gone", record.id[:12])
+        await client.close()
+
+    def _forget_oldest(self) -> None:
+        ended = [r.id for r in self._records.values() if r.exit_code is not None and not r.is_running]
+        for identifier in ended[: max(0, len(ended) - KEPT_AFTER_END)]:
+            del self._records[identifier]

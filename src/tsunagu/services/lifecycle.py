@@ -1,7 +1,7 @@
 """Start and end of a container's process: decide, act with inverses, record, publish.
 
-Every side effect of `start` is pushed with its inverse on one `AsyncExitStack`; a failure unwinds in reverse. The end of
-a process is noticed through conmon (a pidfd), also for processes that an earlier engine started.
+Every side effect of `start` is pushed with its inverse on one `AsyncExitStack`; a failure unwinds in reverse. The end
+of a process is noticed through conmon (a pidfd), also for processes that an earlier engine started.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from contextlib import AsyncExitStack
 from msgspec.structs import replace
 
 from tsunagu.kernel.network import NetworkKernel, ResolverSockets
-from tsunagu.kernel.runtime import Exit, Process, Runtime, RuntimeFailed
+from tsunagu.kernel.runtime import Runtime
+from tsunagu.kernel.runtime_words import RuntimeFailed
 from tsunagu.model.container import Container, State, Status
 from tsunagu.model.errors import Conflict, EngineError, KernelFailure, NotModified
 from tsunagu.model.network import Endpoint, SandboxPlan
+from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, World, apply
-from tsunagu.rules import gateways, names
+from tsunagu.rules import gateways
 
 from . import attachments
 from .bundles import Bundles
@@ -245,6 +247,10 @@ class Lifecycle:
             if isinstance(result, BaseException):
                 log.error("clean-up failed container=%s what=%s", container.id[:12], what, exc_info=result)
         attachments.release_all(self.leases, container, endpoints)
+
+    def end_event(self, container_id: str) -> asyncio.Event | None:
+        """Return the event that is set when the container has ended and is cleaned up; None while it does not run."""
+        return self._ended.get(container_id)
 
     async def ended(self, container_id: str, timeout: float | None) -> bool:
         """Wait until the container has ended and is cleaned up; False when `timeout` seconds have passed."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from tsunagu import __version__
 from tsunagu.kernel import processes
-from tsunagu.kernel.runtime import RuntimeInfo
 from tsunagu.model.container import Status
+from tsunagu.model.process import RuntimeInfo
 
 from .engine import Engine
 from .images import Images

@@ -80,14 +80,14 @@ async def connect(request: Request) -> Response:
         raise InvalidParameter("no container given to connect")
     word = request.words["word"]
     config = endpoint_config(word, object_of(body, "EndpointConfig"), "EndpointConfig.")
-    await request.app.networks.connect(word, container, config)
+    await request.app.connections.connect(word, container, config)
     return empty_response(200)
 
 
 async def disconnect(request: Request) -> Response:
     body = await request.json()
     container = text_of(body, "Container")
-    await request.app.networks.disconnect(request.words["word"], container, force=flag_of(body, "Force"))
+    await request.app.connections.disconnect(request.words["word"], container, force=flag_of(body, "Force"))
     return empty_response(200)
 
 
