@@ -1,8 +1,8 @@
-"""Links, addresses, routes and their sysctls: what one netlink message batch each does.
+"""Links, addresses and routes: what one netlink message batch each does.
 
 Functions take an open `netlink.Socket`, which decides the namespace; those that write sysctls act on the namespace in
-which the calling thread is. May import `model` and `netlink` only. Must never touch an interface that it was not
-given by name.
+which the calling thread is. May import `model`, `netlink` and `sysctl` only. Must never touch an interface that it was
+not given by name.
 
 Kernel facts used here: an interface's `disable_ipv6` must be set before it goes up, or it gets a link-local address;
 a bridge keeps the MAC it was given, and takes its lowest port's otherwise; veth peers may be born in another namespace
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from typing import NamedTuple
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, port_group
 
-from . import netlink
+from . import netlink, sysctl
 from .netlink import Message, Socket
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 10, 16, 18
@@ -44,7 +43,7 @@ _HALF = 1  # prefix lengths up to this are a default route, or one cut in two by
 class Link(NamedTuple):
     """What a link dump tells that we use."""
 
-    index: int
+    ifindex: int
     name: str
     kind: str
     mtu: int
@@ -73,7 +72,7 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
     if found is None:
         nl.send([_new_bridge(plan), _mark(plan.name, mark)])
     try:
-        write_ipv6_sysctls(plan.name, has_ipv6=plan.has_ipv6)
+        sysctl.write_ipv6(plan.name, has_ipv6=plan.has_ipv6)
         index = socket.if_nametoindex(plan.name)
         is_ours = found is None or found.alias == mark
         parts = [netlink.number(IFLA_MTU, plan.mtu)] if is_ours else []
@@ -156,7 +155,7 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
         batch.append(_mark(plan.host_name, mark))
     nl.send(batch)
     for plan in plans:
-        write_ipv6_sysctls(plan.host_name, has_ipv6=False)  # a bridge port needs no address of its own
+        sysctl.write_ipv6(plan.host_name, has_ipv6=False)  # a bridge port needs no address of its own
     nl.send([_up(plan.host_name) for plan in plans])
 
 
@@ -164,10 +163,10 @@ def configure_inner(nl: Socket, plans: Sequence[InterfacePlan], *, with_loopback
     """Address the inner ends and set them up; the thread and `nl` must be inside the sandbox."""
     batch = [_up("lo")] if with_loopback else []
     for plan in plans:
-        write_ipv6_sysctls(plan.name, has_ipv6=plan.has_ipv6)
-        write_sysctl(f"net/ipv4/conf/{plan.name}/arp_notify", "1")
+        sysctl.write_ipv6(plan.name, has_ipv6=plan.has_ipv6)
+        sysctl.write(f"net/ipv4/conf/{plan.name}/arp_notify", "1")
         if plan.has_ipv6:
-            write_sysctl(f"net/ipv6/conf/{plan.name}/ndisc_notify", "1")
+            sysctl.write(f"net/ipv6/conf/{plan.name}/ndisc_notify", "1")
         index = socket.if_nametoindex(plan.name)
         batch += [_new_address(index, cidr, plan.name) for cidr in plan.addresses]
         batch.append(_up(plan.name))
@@ -259,6 +258,11 @@ def delete(nl: Socket, names: Sequence[str], group: int = 0) -> None:
     )
 
 
+def set_up(nl: Socket, name: str) -> None:
+    """Set one link up. Raises NetlinkError."""
+    nl.send([_up(name)])
+
+
 # ---- default routes
 
 
@@ -313,7 +317,7 @@ def _parse_link(body: bytes) -> Link:
     found = dict(netlink.attributes(body, 16))
     kind = dict(netlink.attributes(found.get(IFLA_LINKINFO, b""))).get(_INFO_KIND, b"")
     return Link(
-        index=index,
+        ifindex=index,
         name=found[IFLA_IFNAME].rstrip(b"\0").decode(errors="replace"),
         kind=kind.rstrip(b"\0").decode(),
         mtu=int.from_bytes(found.get(IFLA_MTU, b""), "little"),
@@ -375,49 +379,6 @@ def default_mtu(nl: Socket) -> int:
     if best[1]:
         return best[1]
     return _parse_link(nl.get(netlink.RTM_GETLINK, netlink.link_body(index=best[2]))).mtu
-
-
-# ---- sysctls
-
-
-def write_sysctl(path: str, value: str) -> None:
-    """Write /proc/sys/`path` of the thread's network namespace; raises OSError."""
-    descriptor = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)
-
-
-def ensure_sysctl(path: str, value: str) -> bool:
-    """Write a sysctl unless it has that value; True when it was written. Raises OSError."""
-    with open(f"/proc/sys/{path}", encoding="ascii") as file:
-        if file.read().strip() == value:
-            return False
-    write_sysctl(path, value)
-    return True
-
-
-def write_ipv6_sysctls(name: str, *, has_ipv6: bool) -> None:
-    """Refuse router advertisements on `name`; shut IPv6 off there unless `has_ipv6`.
-
-    CVE-2024-32473, CVE-2020-13401: raises KernelFailure when it cannot be done. A kernel without IPv6 is fine, unless
-    the interface needs it.
-    """
-    directory = f"net/ipv6/conf/{name}"
-    try:
-        write_sysctl(f"{directory}/accept_ra", "0")
-        write_sysctl(f"{directory}/disable_ipv6", "0" if has_ipv6 else "1")
-    except OSError as error:
-        if error.errno == errno.ENOENT and not has_ipv6 and not os.path.isdir("/proc/sys/net/ipv6"):
-            return
-        wish = "enable IPv6" if has_ipv6 else "shut IPv6 off"
-        raise KernelFailure(
-            f"cannot {wish} on interface {name}: {error.strerror}",
-            hint="is /proc/sys writable for the engine?"
-            if not has_ipv6
-            else "is IPv6 enabled on this host (ipv6.disable=1)?",
-        ) from error
 
 
 # ---- pieces

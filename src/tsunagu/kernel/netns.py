@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from tsunagu.model.errors import KernelFailure
@@ -45,14 +46,14 @@ class Worker:
 
     def submit(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue `job`; jobs run in the order they were queued."""
-        return self._pool.submit(self._guarded, job, *args, **kwargs)
+        return self._pool.submit(self._guarded, partial(job, *args, **kwargs))
 
     def close(self) -> None:
         """Run what is queued, then end the thread."""
         self._pool.submit(self._forget_host)
         self._pool.shutdown(wait=True)
 
-    def _guarded(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _guarded(self, job: Callable[[], T]) -> T:
         if self._is_lost:
             raise KernelFailure(
                 "the namespace thread could not return to the host's network namespace",
@@ -60,7 +61,7 @@ class Worker:
             )
         if self._host < 0:
             self._host = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-        return job(*args, **kwargs)
+        return job()
 
     def _forget_host(self) -> None:
         if self._host >= 0:
@@ -104,6 +105,11 @@ class Worker:
         if _libc.setns(self._host, _CLONE_NEWNET):
             self._is_lost = True
             raise KernelFailure(f"cannot return to the host's network namespace: {os.strerror(ctypes.get_errno())}")
+
+
+def leave_host() -> None:
+    """Move the calling thread, for good, to a new network namespace; threads that it starts begin there. For tests."""
+    _call("unshare", _libc.unshare(_CLONE_NEWNET))
 
 
 def open_pinned(path: str) -> int:

@@ -16,13 +16,14 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, SandboxPlan
 
-from . import firewall, link, netns, sockets
+from . import firewall, link, netns, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .reaper import Reaper
@@ -33,6 +34,9 @@ __all__ = ["NetworkKernel", "ResolverSockets"]
 T = TypeVar("T")
 
 _DOOM_GROUP = 0xF4730000  # link group in which deletions are gathered, plus the instance's tag; ports have lower ones
+
+
+_ATTEMPTS, _PAUSE = 50, 0.02  # seconds; how often and how long after each other an announcement is tried again
 
 
 class NetworkKernel:
@@ -48,6 +52,7 @@ class NetworkKernel:
         self._rules = Worker("firewall")
         self._reaper = Reaper(self._mark, _DOOM_GROUP + int(instance.tag or "0", 16))
         self._host: Socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # while open
 
     async def open(self) -> None:
         """Start the threads. Raises KernelFailure when a netlink socket cannot be had."""
@@ -57,11 +62,13 @@ class NetworkKernel:
             await self._reaper.open()
         except OSError as error:
             raise KernelFailure(f"no netlink socket: {error}", hint="the engine needs root (CAP_NET_ADMIN)") from error
+        self._loop = asyncio.get_running_loop()
         # loading the library takes longer than what it does for one container
         await self._rules.run(firewall.backend)
 
     async def close(self) -> None:
         """Finish what was begun (deletions too) and end the threads. Networks and sandboxes stay."""
+        self._loop = None
         loop = asyncio.get_running_loop()
         for end in (self._netns.close, self._reaper.close, self._rules.close):
             await loop.run_in_executor(None, end)
@@ -135,10 +142,11 @@ class NetworkKernel:
         await asyncio.wrap_future(self._reaper.doom(()))
 
     async def open_sandbox_sockets(
-        self, path: str, count: int, kind: int, family: int = socket.AF_INET
+        self, path: str, count: int, kind: int, family: int = socket.AF_INET, protocol: int = 0
     ) -> list[socket.socket]:
         """Open unbound, non-blocking sockets of `kind` inside the sandbox at `path`. Raises KernelFailure."""
-        return await self._run(f"sockets in {path}", self._inside, path, sockets.open_plain, count, kind, family)
+        job = partial(sockets.open_plain, count, kind, family, protocol)
+        return await self._run(f"sockets in {path}", self._inside, path, job)
 
     # ---- host
 
@@ -174,7 +182,7 @@ class NetworkKernel:
         (kernel, ip-sysctl). So ask for it only when a network has IPv6, as Docker does.
         """
         names = ["net/ipv4/ip_forward"] + (["net/ipv6/conf/all/forwarding"] if ipv6 else [])
-        written = [await self._run(f"sysctl {name}", link.ensure_sysctl, name, "1") for name in names]
+        written = [await self._run(f"sysctl {name}", sysctl.ensure, name, "1") for name in names]
         return any(written)
 
     # ---- jobs: run on the namespace thread
@@ -195,10 +203,12 @@ class NetworkKernel:
                 if plan.routes:
                     link.set_default_routes(inner, plan.routes)
                 for name, value in plan.sysctls.items():
-                    link.write_sysctl(_sysctl_path(name), value)
+                    sysctl.write(sysctl.check_name(name), value)
                 made = sockets.open_resolver() if plan.has_resolver else None
-                link.announce(inner, plan.interfaces)
-                return made
+                is_announced = link.announce(inner, plan.interfaces)
+            if not is_announced:
+                self._announce_later(plan.path, plan.interfaces)
+            return made
         except BaseException:
             self._abandon(plan.path, names)
             raise
@@ -211,9 +221,26 @@ class NetworkKernel:
             link.create_veths(self._nl, [plan], namespace, self._mark)
             with self._netns.inside(namespace), Socket() as inner:
                 link.configure_inner(inner, [plan], with_loopback=False)
-                link.announce(inner, [plan])
+                is_announced = link.announce(inner, [plan])
+            if not is_announced:
+                self._announce_later(path, [plan])
         finally:
             os.close(namespace)
+
+    def _announce_later(self, path: str, plans: Sequence[InterfacePlan], attempts: int = _ATTEMPTS) -> None:
+        """Announce again in a moment: kernels before 6.8 finish carrier work in their own time, milliseconds later."""
+        if self._loop is not None and attempts:
+            again = partial(self._netns.submit, self._announce, path, plans, attempts - 1)
+            self._loop.call_soon_threadsafe(self._call_later, again)
+
+    def _call_later(self, job: Callable[[], object]) -> None:
+        if self._loop is not None:
+            self._loop.call_later(_PAUSE, lambda: self._loop is not None and job())
+
+    def _announce(self, path: str, plans: Sequence[InterfacePlan], attempts: int) -> None:
+        with suppress(OSError):  # the sandbox may be gone by now, or its interface
+            if not self._inside(path, _announce_inside, plans):
+                self._announce_later(path, plans, attempts)
 
     def _inside(self, path: str, job: Callable[..., T], *args: object) -> T:
         namespace = netns.open_pinned(path)
@@ -266,17 +293,14 @@ class NetworkKernel:
             raise _failure(what, error) from error
 
 
+def _announce_inside(plans: Sequence[InterfacePlan]) -> bool:
+    with Socket() as inner:
+        return link.announce(inner, plans)
+
+
 def _set_routes(routes: Sequence[RoutePlan]) -> None:
     with Socket() as inner:
         link.set_default_routes(inner, routes)
-
-
-def _sysctl_path(name: str) -> str:
-    """The path below /proc/sys of a sysctl; only the network namespace's own may be set for a sandbox."""
-    path = name if "/" in name else name.replace(".", "/")
-    if not path.startswith("net/") or ".." in path.split("/"):
-        raise KernelFailure(f"sysctl {name} does not belong to a network namespace")
-    return path
 
 
 def _close_sockets(future: Future[T]) -> None:

@@ -61,12 +61,12 @@ def open_resolver() -> ResolverSockets:
     return ResolverSockets(udp, tcp)
 
 
-def open_plain(count: int, kind: int, family: int = socket.AF_INET) -> list[socket.socket]:
-    """Open `count` unbound sockets of `kind` (SOCK_DGRAM or SOCK_STREAM); all or none. Raises OSError."""
+def open_plain(count: int, kind: int, family: int = socket.AF_INET, protocol: int = 0) -> list[socket.socket]:
+    """Open `count` unbound sockets of `kind` (SOCK_DGRAM, SOCK_STREAM, …); all or none. Raises OSError."""
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
-            opened.append(_open(kind, family))
+            opened.append(_open(kind, family, protocol))
     except BaseException:
         for one in opened:
             one.close()
@@ -74,5 +74,5 @@ def open_plain(count: int, kind: int, family: int = socket.AF_INET) -> list[sock
     return opened
 
 
-def _open(kind: int, family: int = socket.AF_INET) -> socket.socket:
-    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _open(kind: int, family: int = socket.AF_INET, protocol: int = 0) -> socket.socket:
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
