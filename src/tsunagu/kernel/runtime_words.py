@@ -1,4 +1,4 @@
-"""What a failing OCI runtime says, turned into Docker's sentences and exit codes. May import model; reads a log file."""
+"""What a failing OCI runtime says, turned into Docker's sentences and exit codes. Imports model; reads a log."""
 
 from __future__ import annotations
 

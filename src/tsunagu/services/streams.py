@@ -44,7 +44,7 @@ class AttachEnd(StrEnum):
 
 
 def parse_detach_keys(text: str) -> bytes:
-    """Parse `ctrl-p,ctrl-q` (also `ctrl-@ ctrl-[ ctrl-\\ ctrl-] ctrl-^ ctrl-_` and single characters); "" is the default.
+    """Parse `ctrl-p,ctrl-q`: `ctrl-` with a letter or one of `@[\\]^_`, or single characters; "" is the default.
 
     Raises InvalidParameter in Docker's words.
     """
@@ -127,7 +127,7 @@ async def attach(
         if reader.done() and not reader.result():
             return AttachEnd.GONE  # cut off
         if not writer.done():
-            await outbox.finish(timeout=STALL_LIMIT)
+            await outbox.finish(timeout=None)  # holds nobody up any more: the client may take its time
         return AttachEnd.ENDED if reader.done() and outbox.is_delivered else AttachEnd.GONE
     finally:
         has_ended = reader.done() and not reader.cancelled() and reader.exception() is None and reader.result()
@@ -244,7 +244,7 @@ class _Outbox:
         self._has_data.set()
         return True
 
-    async def finish(self, *, timeout: float) -> None:
+    async def finish(self, *, timeout: float | None) -> None:
         """Say that nothing more comes, and wait until all is delivered; `timeout` seconds without progress end it."""
         self._is_finished = True
         self._has_data.set()

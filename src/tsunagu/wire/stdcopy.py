@@ -1,4 +1,4 @@
-"""Docker's framing of stdout and stderr on one connection ("stdcopy"): attach, exec and logs of containers without a tty.
+"""Docker's framing of stdout and stderr on one connection ("stdcopy"): attach, exec, logs of containers without a tty.
 
 A frame is one byte of stream number, three zero bytes, a 4-byte big-endian length, then the data (Engine API reference,
 ContainerAttach). Pure; imports the standard library only.
