@@ -1,1 +1,106 @@
-"""One module for each group of commands, imported when one of them runs."""
+"""The table of commands: words -> (module in this package, attribute holding the Command).
+
+Only the module of the command that runs is imported. Spellings that Docker accepts but does not list point to the same
+attribute and are named in HIDDEN. Must import nothing.
+"""
+
+from __future__ import annotations
+
+Entry = tuple[str, str]
+
+CONTAINER: dict[str, Entry] = {
+    "attach": ("attach", "ATTACH"),
+    "create": ("run", "CREATE"),
+    "exec": ("exec", "EXEC"),
+    "inspect": ("inspect", "CONTAINER_INSPECT"),
+    "kill": ("containers", "KILL"),
+    "logs": ("logs", "LOGS"),
+    "ls": ("ps", "PS"),
+    "list": ("ps", "PS"),
+    "ps": ("ps", "PS"),
+    "port": ("containers", "PORT"),
+    "prune": ("prune", "CONTAINER_PRUNE"),
+    "rename": ("containers", "RENAME"),
+    "restart": ("containers", "RESTART"),
+    "rm": ("containers", "RM"),
+    "remove": ("containers", "RM"),
+    "run": ("run", "RUN"),
+    "start": ("attach", "START"),
+    "stop": ("containers", "STOP"),
+    "top": ("containers", "TOP"),
+    "wait": ("containers", "WAIT"),
+}
+IMAGE: dict[str, Entry] = {
+    "history": ("images", "HISTORY"),
+    "import": ("archives", "IMPORT"),
+    "inspect": ("inspect", "IMAGE_INSPECT"),
+    "load": ("archives", "LOAD"),
+    "ls": ("images", "IMAGES"),
+    "list": ("images", "IMAGES"),
+    "prune": ("prune", "IMAGE_PRUNE"),
+    "pull": ("archives", "PULL"),
+    "rm": ("images", "RMI"),
+    "remove": ("images", "RMI"),
+    "save": ("archives", "SAVE"),
+    "tag": ("images", "TAG"),
+}
+NETWORK: dict[str, Entry] = {
+    "connect": ("networks", "CONNECT"),
+    "create": ("networks", "CREATE"),
+    "disconnect": ("networks", "DISCONNECT"),
+    "inspect": ("inspect", "NETWORK_INSPECT"),
+    "ls": ("networks", "LS"),
+    "list": ("networks", "LS"),
+    "prune": ("prune", "NETWORK_PRUNE"),
+    "rm": ("networks", "RM"),
+    "remove": ("networks", "RM"),
+}
+SYSTEM: dict[str, Entry] = {
+    "events": ("events", "EVENTS"),
+    "info": ("info", "INFO"),
+}
+COMPLETION: dict[str, Entry] = {
+    "bash": ("completion", "BASH"),
+    "fish": ("completion", "FISH"),
+    "zsh": ("completion", "ZSH"),
+}
+GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
+    "completion": ("Print the completion script for a shell", COMPLETION),
+    "container": ("Manage containers", CONTAINER),
+    "image": ("Manage images", IMAGE),
+    "network": ("Manage networks", NETWORK),
+    "system": ("Manage the engine", SYSTEM),
+}
+TOP: dict[str, Entry] = {
+    "run": CONTAINER["run"],
+    "exec": CONTAINER["exec"],
+    "ps": CONTAINER["ps"],
+    "pull": IMAGE["pull"],
+    "images": IMAGE["ls"],
+    "version": ("version", "VERSION"),
+    "info": SYSTEM["info"],
+    "attach": CONTAINER["attach"],
+    "create": CONTAINER["create"],
+    "daemon": ("daemon", "DAEMON"),
+    "events": SYSTEM["events"],
+    "history": IMAGE["history"],
+    "import": IMAGE["import"],
+    "inspect": ("inspect", "INSPECT"),
+    "kill": CONTAINER["kill"],
+    "load": IMAGE["load"],
+    "logs": CONTAINER["logs"],
+    "port": CONTAINER["port"],
+    "rename": CONTAINER["rename"],
+    "restart": CONTAINER["restart"],
+    "rm": CONTAINER["rm"],
+    "rmi": IMAGE["rm"],
+    "save": IMAGE["save"],
+    "start": CONTAINER["start"],
+    "stop": CONTAINER["stop"],
+    "tag": IMAGE["tag"],
+    "top": CONTAINER["top"],
+    "wait": CONTAINER["wait"],
+}
+COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
+HIDDEN = ("list", "remove")
+HIDDEN_PATHS = ("container ps",)
