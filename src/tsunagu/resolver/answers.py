@@ -7,15 +7,19 @@ the sandbox may ask outside at all. May import `wire` only; must never do I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 
 from tsunagu.wire import dns
 
-from .tables import NOBODY, Answer, Table, answer, rcode
+from .tables import NOBODY, NODATA, Answer, Table
 
+REFUSED = Answer((), dns.REFUSED)
 _LOCALHOST = b"\x09localhost\0"
-_LOOPBACK = {dns.A: answer([dns.address_record(bytes([127, 0, 0, 1]), 600)]),
-             dns.AAAA: answer([dns.address_record(bytes(15) + b"\1", 600)])}  # fmt: skip
+_LOOPBACK = {
+    dns.A: Answer([dns.address_record(bytes([127, 0, 0, 1]), 600)]),
+    dns.AAAA: Answer([dns.address_record(bytes(15) + b"\1", 600)]),
+}
 
 
 class Subnets:
@@ -36,29 +40,65 @@ class Subnets:
         return any(size == len(address) and number >> shift in found for (size, shift), found in self._prefixes.items())
 
 
-def local(query: dns.Query, tables: Sequence[Table], subnets: Subnets, limit: int) -> bytes | None:
-    """Return the reply to a query about something that is ours, or None when it is not."""
-    if query.has_edns and query.edns_version:
-        return dns.reply(query, 0, (), limit)
+def local(query: dns.Query, tables: Sequence[Table], subnets: Subnets) -> Answer | None:
+    """Return what we say about a name that is ours, or None when it is not."""
     if query.qclass != dns.IN:
-        return dns.reply(query, dns.REFUSED, (), limit)
+        return REFUSED
     found = _find(query.key, tables)
     if found is not None:
-        return _render(query, found, limit)
+        return found
     known = [hit for qtype in (dns.A, dns.AAAA, dns.PTR) if (hit := _find(dns.question(query.name, qtype), tables))]
     if known:
         if NOBODY in known:
-            return dns.reply(query, dns.NXDOMAIN, (), limit)
-        wanted = [record for hit in known for record in hit[2]] if query.qtype == dns.ANY else ()
-        return dns.reply(query, dns.NOERROR, wanted, limit)
+            return NOBODY
+        return Answer([record for hit in known for record in hit.records]) if query.qtype == dns.ANY else NODATA
     if query.name.endswith(_LOCALHOST):  # RFC 6761 6.3: never sent to a server
-        records = _LOOPBACK[query.qtype][2] if query.qtype in _LOOPBACK else ()
-        return dns.reply(query, dns.NOERROR, records, limit)
+        return _LOOPBACK.get(query.qtype, NODATA)
     if query.name.endswith(b"\x04arpa\0"):
         address = dns.parse_reverse_name(query.name)
         if address is not None and address in subnets:
-            return dns.reply(query, dns.NXDOMAIN, (), limit)
+            return NOBODY
     return None
+
+
+def render(query: dns.Query, found: Answer, limit: int) -> bytes:
+    """Return the reply that says `found`, of at most `limit` bytes."""
+    records = found.records
+    if len(records) > 1 and query.qtype != dns.ANY:
+        # The tail is cut back into records, so that truncation drops whole ones in the order of this turn.
+        tail, size = found.next_tail(), len(records[0])
+        records = [tail[i : i + size] for i in range(0, len(tail), size)]
+    return dns.reply(query, found.rcode, records, limit)
+
+
+# What is said again and again: bytes 2 to 12 of the reply, the offset after its question, and what follows there.
+Ready = tuple[bytes, int, Callable[[], bytes]]
+
+
+def ready(query: dns.Query, data: bytes, found: Answer) -> Ready | None:
+    """Return the reply in parts, to be kept under `data[2:].lower()`; None when it must be made each time.
+
+    Kept are replies of at most 512 bytes, which need not look at the client's buffer, to queries that end after the
+    question or have an OPT record without options. Lower-casing touches more than the name: it may only make queries
+    look alike that get the same reply, so the rest of `data` must be as it is in lower case. (The types that differ
+    in that one bit, such as HTTPS 65 and 97, are all without data.)
+    """
+    end = dns.HEADER + len(query.asked)
+    rest = data[2 : dns.HEADER] + data[end - 4 :]
+    size = end + len(found.records) * max(map(len, found.records), default=0)
+    if rest != rest.lower() or query.qtype == dns.ANY or query.qclass != dns.IN or query.edns_version:
+        return None
+    if len(data) == end and not query.has_edns:
+        opt, next_tail = b"", found.next_tail
+    elif len(data) == end + len(dns.OPT_REPLY) and query.has_edns:
+        opt = dns.OPT_REPLY
+        next_tail = (found.next_tail() + opt for _ in repeat(None)).__next__
+    else:
+        return None
+    if size + len(opt) > dns.UDP_LIMIT:
+        return None
+    flags = dns.RA | (query.flags & (dns.RD | dns.CD)) | found.rcode
+    return dns.reply_head(flags, len(found.records), 1 if opt else 0), end, next_tail
 
 
 def refusal(query: dns.Query, limit: int) -> bytes:
@@ -78,13 +118,3 @@ def _find(key: bytes, tables: Sequence[Table]) -> Answer | None:
         if found is not None:
             return found
     return None
-
-
-def _render(query: dns.Query, found: Answer, limit: int) -> bytes:
-    _, next_tail, records = found
-    if len(records) > 1:
-        # The tail is cut back into records of one length, so that truncation drops whole ones in the order of this
-        # turn.
-        tail, size = next_tail(), len(records[0])
-        records = [tail[i : i + size] for i in range(0, len(tail), size)]
-    return dns.reply(query, rcode(found), records, limit)

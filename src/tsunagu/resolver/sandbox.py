@@ -7,83 +7,95 @@ resolver's own modules.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from tsunagu.wire import dns
 from tsunagu.wire.control import View
 
 from . import answers
 from .answers import Subnets
+from .batch import COUNT, SIZE, Batch
 from .forward import Request
 from .loop import Loop
 from .tables import Table
 from .tcp import Connections
 from .upstream import InnerPool
 
-DRAIN = 64  # datagrams answered in one go, so that a flood from one sandbox leaves the others their turn
-_SIZE = 1536  # a query over UDP is never longer
-# Bytes 2 to 12 of the plainest queries: RD, with and without AD (musl, dig), one question, no EDNS.
-_PLAIN = frozenset((b"\1\0\0\1\0\0\0\0\0\0", b"\1\x20\0\1\0\0\0\0\0\0"))
+MAX_READY = 4096  # replies kept in parts for one sight; past that, queries take the longer way
+_SLOTS = tuple((i, i * SIZE, i * 16 + 14, i * 2 + 1) for i in range(COUNT))  # indexes into a Batch
 
 Deliver = Callable[[bytes], None]
 Forward = Callable[["Sandbox", Request], None]
 
 
-class Sandbox:
-    """Sockets and view of one network namespace. `tables` is empty until the first view."""
+class Sight:
+    """What sandboxes on the same networks, with the same links, see: the tables in lookup order, and replies ready
+    to be sent, by the lower-cased bytes of a query without its id. Whoever changes a table must clear `ready`."""
 
-    def __init__(self, name: str, sockets: list[socket.socket], subnets: Subnets, loop: Loop, forward: Forward) -> None:
+    __slots__ = ("__weakref__", "networks", "ready", "tables")
+
+    def __init__(self, networks: frozenset[str], tables: Sequence[Table]) -> None:
+        self.networks = networks
+        self.tables = tables
+        self.ready: dict[bytes, answers.Ready] = {}
+
+
+class Sandbox:
+    """Sockets and view of one network namespace. It sees nothing until its first view."""
+
+    def __init__(
+        self, name: str, sockets: list[socket.socket], subnets: Subnets, loop: Loop, batch: Batch, forward: Forward
+    ) -> None:
         self.name = name
         for sock in sockets:
             sock.setblocking(False)
         self.udp, self.tcp, *self.inner = sockets
         self.pool = InnerPool(self.inner)
         self.view: View | None = None
-        self.tables: tuple[Table, ...] = ()
+        self.sight = Sight(frozenset(), ())
         self.subnets = subnets
         self.waiting = 0  # queries that are being forwarded
         self.queries = 0
         self.dropped = 0
         self._forward = forward
         self._loop = loop
+        self._batch = batch
+        self._descriptor = self.udp.fileno()
         self._connections = Connections(loop, self.tcp, self.resolve)
         loop.watch(self.udp.fileno(), self.on_udp)
         loop.watch(self.tcp.fileno(), self._connections.on_ready)
 
     def on_udp(self, _mask: int) -> None:
-        """Answer the datagrams that are waiting, at most DRAIN of them."""
-        receive, send, tables = self.udp.recvfrom, self.udp.sendto, self.tables
-        for _ in range(DRAIN):
-            try:
-                data, peer = receive(_SIZE)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error of an earlier reply, reported here
-            self.queries += 1
-            if data[2:12] in _PLAIN:
-                key = data[12:].lower()
-                for table in tables:
-                    found = table.get(key)
-                    if found is not None:
-                        reply: bytes | None = data[:2] + found[0] + data[12:] + found[1]()
-                        if len(reply) > dns.UDP_LIMIT:  # type: ignore[arg-type]
-                            reply = self.resolve(data, 0, None)
-                        break
-                else:
-                    reply = self.resolve(data, 0, self._deliver_to(peer))
-            else:
-                reply = self.resolve(data, 0, self._deliver_to(peer))
+        """Answer the datagrams that are waiting, at most batch.COUNT of them."""
+        batch, descriptor = self._batch, self._descriptor
+        count = batch.receive(descriptor)
+        buffer, view, sizes, lengths, known = batch.buffer, batch.view, batch.sizes, batch.lengths, self.sight.ready
+        first = 0  # of the replies that have not been sent yet
+        for i, start, size_at, length_at in _SLOTS[:count]:
+            found = known.get(view[start + 2 : start + sizes[size_at]].tobytes().lower())
+            if found is not None:
+                head, end, next_tail = found
+                tail = next_tail()
+                buffer[start + 2 : start + 12] = head
+                lengths[length_at] = end = end + len(tail)
+                buffer[start + end - len(tail) : start + end] = tail
+                continue
+            reply = self.resolve(batch.data(i), 0, partial(self._send, batch.peer(i)))
             if reply is not None:
-                try:
-                    send(reply, peer)
-                except OSError:
-                    self.dropped += 1
+                batch.put(i, reply)
+                continue
+            # Nothing to send for this one: what came before it goes out now, the rest later.
+            self.dropped += batch.send(descriptor, first, i - first)
+            first = i + 1
+        if first < count:
+            self.dropped += batch.send(descriptor, first, count - first)
+        self.queries += count
 
-    def resolve(self, data: bytes, tcp_limit: int, deliver: Deliver | None) -> bytes | None:
+    def resolve(self, data: bytes, tcp_limit: int, deliver: Deliver) -> bytes | None:
         """Return the reply to one query, or None when it is delivered otherwise or, over UDP, must be dropped.
 
-        `tcp_limit` is 0 for a query over UDP. With `deliver` None it is not forwarded.
+        `tcp_limit` is 0 for a query over UDP.
         """
         try:
             query = dns.Query(data)
@@ -93,9 +105,14 @@ class Sandbox:
                 return None
             return dns.failure(data, dns.FORMERR if error.rcode is None else error.rcode)
         limit = tcp_limit or query.limit
-        reply = answers.local(query, self.tables, self.subnets, limit)
-        if reply is not None or deliver is None:
-            return reply
+        if query.edns_version:
+            return dns.reply(query, dns.NOERROR, (), limit)  # BADVERS
+        sight = self.sight
+        found = answers.local(query, sight.tables, self.subnets)
+        if found is not None:
+            if len(sight.ready) < MAX_READY and (made := answers.ready(query, data, found)) is not None:
+                sight.ready[data[2:].lower()] = made
+            return answers.render(query, found, limit)
         self.waiting += 1
         self._forward(self, Request(query, data, limit, self._counted(deliver), is_tcp=bool(tcp_limit)))
         return None
@@ -107,14 +124,11 @@ class Sandbox:
 
         return finish
 
-    def _deliver_to(self, peer: tuple[str, int]) -> Deliver:
-        def deliver(reply: bytes) -> None:
-            try:
-                self.udp.sendto(reply, peer)
-            except OSError:
-                self.dropped += 1
-
-        return deliver
+    def _send(self, peer: tuple[str, int], reply: bytes) -> None:
+        try:
+            self.udp.sendto(reply, peer)
+        except OSError:
+            self.dropped += 1
 
     def close(self) -> None:
         """Stop serving and close our copies of the sockets; the engine may hold others."""

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 from tsunagu.wire import control, dns
 
 from . import answers, tables
 from .answers import Subnets
+from .batch import Batch
 from .forward import Forwarder, Request
 from .loop import Loop
-from .sandbox import Sandbox
+from .sandbox import Sandbox, Sight
 from .tables import NetworkTable
 from .upstream import Pool
+
+Key = tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]]  # networks and links of a view
 
 
 class Server:
@@ -34,6 +38,9 @@ class Server:
         self._has_new_subnets = False
         self.subnets = Subnets()
         self.host = Pool()
+        self._buffers = Batch()
+        # Shared by all sandboxes of one sight, so that a change of a network costs one clearing.
+        self._sights: WeakValueDictionary[Key, Sight] = WeakValueDictionary()
         self._forwarder = Forwarder(loop)
         self._queries = self._dropped = 0  # of sandboxes that are gone
 
@@ -55,12 +62,7 @@ class Server:
             self._apply(message, sockets)
         for name in [name for name, sandbox in self.sandboxes.items() if sandbox.view is None]:
             self._drop(name)
-        if self._touched:
-            self._stale.update(
-                name
-                for name, s in self.sandboxes.items()
-                if s.view and any(n in self._touched for n, _, _ in s.view.links)
-            )
+        self._forget_sights()
         for name in self._stale:
             if name in self.sandboxes:
                 self._build_view(self.sandboxes[name])
@@ -86,6 +88,7 @@ class Server:
         match message:
             case control.Reset():
                 self.networks, self._network_names = {}, {}
+                self._sights.clear()
                 for sandbox in self.sandboxes.values():
                     sandbox.view = None
             case control.Network():
@@ -108,7 +111,7 @@ class Server:
                 self._touched.add(network)
             case control.Sandbox(name) if len(sockets) >= 2:
                 self._drop(name)
-                self.sandboxes[name] = Sandbox(name, sockets, self.subnets, self.loop, self._forward)
+                self.sandboxes[name] = Sandbox(name, sockets, self.subnets, self.loop, self._buffers, self._forward)
             case control.View(name) if name in self.sandboxes:
                 self.sandboxes[name].view = message
                 self._stale.add(name)
@@ -120,8 +123,25 @@ class Server:
                 for sock in sockets:
                     sock.close()
 
+    def _forget_sights(self) -> None:
+        """Forget what was made from tables that have changed."""
+        for key, sight in list(self._sights.items()):
+            if not self._touched.isdisjoint(sight.networks):
+                sight.ready.clear()
+                if key[1]:  # links are copied into a table of their own
+                    del self._sights[key]
+        if self._touched:
+            self._stale.update(
+                name
+                for name, s in self.sandboxes.items()
+                if s.view and s.view.links and not self._touched.isdisjoint(s.view.networks)
+            )
+
     def _networks_changed(self, network: str) -> None:
         self._has_new_subnets = True
+        self._touched.add(network)
+        for key in [key for key in self._sights if network in key[0]]:
+            del self._sights[key]
         for name, sandbox in self.sandboxes.items():
             if sandbox.view is not None and network in sandbox.view.networks:
                 self._stale.add(name)
@@ -131,9 +151,13 @@ class Server:
         assert view is not None
         known: Sequence[NetworkTable] = [self.networks[n] for n in view.networks if n in self.networks]
         sandbox.pool.set_servers(view.servers)
-        private = tables.links(view.links, self.networks, self._network_names)
-        order = tables.lookup_order(known)
-        sandbox.tables = (private, *order) if private else order
+        key = (tuple(view.networks), tuple(view.links))
+        sight = self._sights.get(key)
+        if sight is None:
+            private = tables.links(view.links, self.networks, self._network_names)
+            sight = Sight(frozenset(view.networks), (private, *tables.lookup_order(known)))
+            self._sights[key] = sight
+        sandbox.sight = sight
 
     def _drop(self, name: str) -> None:
         sandbox = self.sandboxes.pop(name, None)

@@ -13,26 +13,24 @@ from itertools import repeat
 from tsunagu.wire import dns
 from tsunagu.wire.control import Join
 
-# head (bytes 2 to 12 of a reply to a plain query), the next tail (its records, in a new order each time), the records
-Answer = tuple[bytes, Callable[[], bytes], Sequence[bytes]]
+
+class Answer:
+    """What to say to one question: a response code and records. `next_tail` returns all records as bytes, ready to
+    be put after the question; with several, each call starts with another one. Records of one answer have one length.
+    """
+
+    __slots__ = ("next_tail", "rcode", "records")
+
+    def __init__(self, records: Sequence[bytes], rcode: int = dns.NOERROR) -> None:
+        self.records = records
+        self.rcode = rcode
+        tails: Iterator[bytes] = repeat(b"".join(records)) if len(records) < 2 else _turns(records)
+        self.next_tail: Callable[[], bytes] = tails.__next__
+
+
 Table = dict[bytes, Answer]
-
-_FLAGS = dns.RD | dns.RA
-NODATA: Answer = (dns.reply_head(_FLAGS, 0), repeat(b"").__next__, ())
-NOBODY: Answer = (dns.reply_head(_FLAGS | dns.NXDOMAIN, 0), repeat(b"").__next__, ())
-
-
-def answer(records: Sequence[bytes]) -> Answer:
-    """Return the answer with these records; with several, each use starts with another one."""
-    if not records:
-        return NODATA
-    tails: Iterator[bytes] = repeat(records[0]) if len(records) == 1 else _turns(records)
-    return dns.reply_head(_FLAGS, len(records)), tails.__next__, records
-
-
-def rcode(found: Answer) -> int:
-    """Return the response code of an answer."""
-    return found[0][1] & 15
+NODATA = Answer(())
+NOBODY = Answer((), dns.NXDOMAIN)
 
 
 def _turns(records: Sequence[bytes]) -> Iterator[bytes]:
@@ -88,7 +86,7 @@ class NetworkTable:
             if address:
                 self._owners[address] = join.endpoint
                 key = dns.question(dns.reverse_name(address), dns.PTR)
-                self.plain[key] = answer([dns.pointer_record(target, self._ttl)])
+                self.plain[key] = Answer([dns.pointer_record(target, self._ttl)])
 
     def leave(self, endpoint: str) -> None:
         """Remove an endpoint's names; no error when it has none."""
@@ -123,7 +121,7 @@ class NetworkTable:
                 if full:
                     self.qualified.pop(dns.question(full, qtype), None)
                 continue
-            made = answer([dns.address_record(address, self._ttl) for address in addresses])
+            made = Answer([dns.address_record(address, self._ttl) for address in addresses])
             self.plain[dns.question(name, qtype)] = made
             if full:
                 self.qualified[dns.question(full, qtype)] = made

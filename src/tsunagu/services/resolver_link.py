@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from .tasks import spawn
 log = logging.getLogger("tsunagu.resolver")
 _HELLO_TIMEOUT = 2.0  # seconds until a process that says nothing is taken for hung
 _DONE_TIMEOUT = 5.0
+_GRACE = 10.0  # seconds a process must live for its end to be an accident
 _MAX_SOCKETS = 64
 _LOG_SIZE = 1 << 20
 _ENTRY = Path(tsunagu.resolver.__file__).with_name("__main__.py")
@@ -48,6 +50,8 @@ class Link:
         self._done = 0
         self._changed = asyncio.Event()
         self._is_closing = False
+        self._started = 0.0  # when the process that is lost now came up, by the monotonic clock
+        self._delay = 0.0
         self.held: dict[str, list[socket.socket]] = {}
         self.counters: dict[str, int] = {}
         self.restarts = 0
@@ -158,6 +162,7 @@ class Link:
         finally:
             listener.close()
         hello = await self._greet(engine)
+        self._started = time.monotonic()
         self._use(engine, hello.pid)
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
@@ -196,9 +201,12 @@ class Link:
             os.close(handle)
 
     async def _restart(self) -> None:
-        """Start the process again and feed it; tries for ever, ever more slowly up to every two seconds."""
-        delay = 0.0
+        """Start the process again and feed it: at once when it has lived for a while, else ever more slowly."""
+        if time.monotonic() - self._started > _GRACE:
+            self._delay = 0.0
         while not self._is_closing:
+            await asyncio.sleep(self._delay)
+            self._delay = min(2.0, self._delay * 2 + 0.05)
             if self._child is not None:
                 code = await asyncio.to_thread(self._child.wait)
                 log.error("the resolver ended, starting it again pid=%d code=%d", self._child.pid, code)
@@ -207,8 +215,6 @@ class Link:
                 await self._start()
             except (OSError, KernelFailure, Garbled) as error:
                 log.error("starting the resolver failed, trying again error=%r", error)
-                delay = min(2.0, delay * 2 + 0.05)
-                await asyncio.sleep(delay)
             else:
                 self.restarts += 1
                 self._feed()

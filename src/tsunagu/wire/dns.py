@@ -21,7 +21,7 @@ TCP_LIMIT = 65535
 
 # The owner of every answer record is the question's name, which always stands at offset 12 (RFC 1035 4.1.4).
 _OWNER = b"\xc0\x0c"
-_OPT_REPLY = b"\0\0\x29" + EDNS_LIMIT.to_bytes(2, "big") + b"\0\0\0\0\0\0"
+OPT_REPLY = b"\0\0\x29" + EDNS_LIMIT.to_bytes(2, "big") + b"\0\0\0\0\0\0"
 _OPT_BAD_VERSION = b"\0\0\x29" + EDNS_LIMIT.to_bytes(2, "big") + b"\x01\0\0\0\0\0"
 
 
@@ -184,7 +184,7 @@ def reply(query: Query, rcode: int, records: Sequence[bytes], limit: int, flags:
     """Return a reply of at most `limit` bytes: all records, or as many as fit with TC set (RFC 2181 9)."""
     opt = b""
     if query.has_edns:
-        opt = _OPT_REPLY
+        opt = OPT_REPLY
         if query.edns_version:
             opt, rcode, records = _OPT_BAD_VERSION, 0, ()  # BADVERS = 16: the upper bits stand in the OPT record
     flags |= (query.flags & (RD | CD)) | rcode
