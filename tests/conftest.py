@@ -1,4 +1,4 @@
-"""Fixtures for every kind of test: an engine of the session's own, both command lines, and the check that nothing is left."""
+"""Fixtures for every kind of test: an engine of the session's own, both clients, the check that nothing is left."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from images import build
 
+from images import build
 from tsunagu.testing import host
 from tsunagu.testing.commandline import CommandLine, docker_program
 from tsunagu.testing.engine import EngineProcess, tsunagu_program
@@ -35,7 +35,7 @@ def refuse(sentence: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_on_the_host() -> Iterator[None]:
-    """After the last test the host has the links, tables, mounts, cgroups and processes that it had before the first."""
+    """After the last test the host has the links, tables, mounts, cgroups and processes of before the first."""
     if os.geteuid() != 0:
         yield
         return

@@ -63,6 +63,28 @@ class CommandLine:
             "TERM": "xterm",
         }
         self.environment.pop("DOCKER_CONTEXT", None)
+        # Docker 28's words are what errors are compared with; Debian 12's client of 2020 has others around them.
+        self.has_current_words = name != "docker" or docker_version(program) >= (28,)
+
+    def refuses(self, result: Result, code: int, sentence: str, *, help_for: str = "", out: str = "") -> None:
+        """AssertionError unless `result` failed with `code` and Docker's words.
+
+        `sentence` is what stderr starts with (after `docker: ` when `help_for` names a command whose help is
+        pointed to at the end). Our own remedy may follow it on lines of its own.
+        """
+        name = f"{self.name}: " if help_for else ""
+        end = f"\n\nRun '{self.name} {help_for} --help' for more information\n" if help_for else ""
+        is_right = result.code == code and sentence in result.err
+        if self.has_current_words:
+            is_right = (
+                result.code == code
+                and result.out.strip() == out
+                and result.err.startswith(name + sentence)
+                and result.err.endswith(end)
+                and (result.err[len(name + sentence) :].removesuffix(end)[:1] in ("", "\n"))
+            )
+        if not is_right:
+            raise AssertionError(f"expected exit {code} and stderr {name + sentence + end!r}, got\n{result}")
 
     def __call__(
         self,
@@ -200,3 +222,12 @@ def docker_program() -> str:
     if found is None:
         raise RuntimeError("there is no docker client: run `make dev`, which takes it from Debian's docker.io package")
     return found
+
+
+def docker_version(program: str) -> tuple[int, ...]:
+    """Version of a Docker client, for example (28, 2, 2): its words changed over time."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    if match is None:
+        raise RuntimeError(f"{program} --version printed {done.stdout!r}")
+    return tuple(int(part) for part in match.groups())

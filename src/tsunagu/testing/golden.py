@@ -1,7 +1,8 @@
 """Compares what a command printed with what it should print, where ids, addresses and times may differ.
 
-May import the standard library only. A pattern is plain text; `<id>`, `<id12>`, `<ip>`, `<mac>`, `<ms>`, `<n>`, `<any>` and
-`<time>` stand for such values, and `<name>` for a value that the caller gives under that name.
+May import the standard library only. A pattern is plain text; `<id>`, `<id12>`, `<ip>`, `<mac>`, `<ms>`, `<n>`, `<any>`
+and `<time>` stand for such values, `<space>` for a space at the end of a line, and `<name>` for a value that the
+caller gives under that name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _PLACES = {
     "ms": r"\d+\.\d{3}",
     "n": r"\d+",
     "any": r".*",
+    "space": " ",
     "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)",
 }
 _PLACE = re.compile(r"<([a-z][a-z0-9_]*)>")
