@@ -25,6 +25,7 @@ from .router import Router, error_response, malformed_response
 log = logging.getLogger("tsunagu.api")
 
 READ_LIMIT = 256 << 10  # bytes of a body, of a stream or of pipelined requests kept before reading stops
+TURN = 256 << 10  # bytes a handler may write before others get a turn on the loop
 LINGER = 2.0  # seconds in which a refused upload may go on before the connection is cut
 
 
@@ -34,6 +35,9 @@ class Hangups(Protocol):
     def watch(self, connection: Connection, descriptor: int) -> None: ...
 
     def forget(self, descriptor: int) -> None: ...
+
+    @property
+    def is_closed(self) -> bool: ...
 
 
 class Connection(asyncio.Protocol, Channel):
@@ -62,6 +66,7 @@ class Connection(asyncio.Protocol, Channel):
         self._is_lingering = False
         self._has_client_ended = False
         self._is_closing = False
+        self._since_turn = 0
 
     def __repr__(self) -> str:
         doing = f"{self._request.method} {self._request.path}" if self._request else "idle"
@@ -71,6 +76,9 @@ class Connection(asyncio.Protocol, Channel):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._hangups.is_closed:  # accepted just before the server stopped
+            self._transport.abort()
+            return
         self._descriptor = transport.get_extra_info("socket").fileno()
         self._connections.add(self)
 
@@ -181,6 +189,10 @@ class Connection(asyncio.Protocol, Channel):
                 return
             except Exception as error:
                 response = error_response(error, request)
+                if self._hijacked is not None:
+                    log.warning("stream ended by an error request=%r error=%s", request, error)
+                    self._finish()
+                    return
                 if not self._http.may_respond and not self._is_gone:
                     # Half an answer is out: a cut connection tells the client that it is incomplete.
                     log.info("answer cut short request=%r error=%s", request, error)
@@ -303,24 +315,30 @@ class Connection(asyncio.Protocol, Channel):
     async def write(self, data: bytes) -> None:
         if self._is_gone:
             raise ConnectionResetError("the client went away")
-        self._transport.write(self._http.data(data))
-        await self.drain()
+        await self.send(self._http.data(data))
 
-    async def drain(self) -> None:
-        """Wait while the client is behind; raises ConnectionResetError once it is gone."""
+    async def send(self, data: bytes) -> None:
+        """Send raw bytes and wait while the client is behind; raises ConnectionResetError once it is gone.
+
+        After a failed write asyncio reports the loss only in the next turn of the loop, hence `is_closing`. A client
+        that reads as fast as a handler writes never makes it wait, so the loop is given a turn now and then.
+        """
+        self._transport.write(data)
+        self._since_turn += len(data)
+        if self._since_turn > TURN:
+            self._since_turn = 0
+            await asyncio.sleep(0)
         while self._is_writing_paused and not self._is_gone:
             self._wake_writer = self._wake_writer or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._wake_writer)
-        if self._is_gone:
+        if self._is_gone or self._transport.is_closing():
             raise ConnectionResetError("the client went away")
 
     def hijack(self, content_type: bytes, *, is_upgrade: bool) -> Hijacked:
         if self._is_gone:
             raise ConnectionResetError("the client went away")
         head, early = self._http.switch(content_type, is_upgrade=is_upgrade)
-        self._hijacked = hijacked = Hijacked(
-            self._transport, self.drain, self._pause_reading, self._resume_reading, self._linger
-        )
+        self._hijacked = hijacked = Hijacked(self.send, self._pause_reading, self._resume_reading, self._linger)
         self._transport.write(head)
         if early:
             hijacked.feed(early)

@@ -54,7 +54,7 @@ def parse_filters(text: str, known: Collection[str]) -> Filters:
         return filters
     try:
         decoded = msgspec.json.decode(text.encode())
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidParameter(f"invalid filter: {error}") from error
     if not isinstance(decoded, dict):
         raise InvalidParameter("invalid filter")

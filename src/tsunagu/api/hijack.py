@@ -18,14 +18,12 @@ class Hijacked:
 
     def __init__(
         self,
-        transport: asyncio.Transport,
-        drain: Callable[[], Awaitable[None]],
+        send: Callable[[bytes], Awaitable[None]],
         pause: Callable[[], None],
         resume: Callable[[], None],
         linger: Callable[[], None],
     ) -> None:
-        self._transport = transport
-        self._drain = drain
+        self._send = send
         self._pause = pause
         self._resume = resume
         self._linger = linger
@@ -69,8 +67,7 @@ class Hijacked:
         """Send bytes, waiting while the client is slow; raises ConnectionError once it has gone away."""
         if self._is_closed:
             raise ConnectionResetError("the stream is closed")
-        self._transport.write(data)
-        await self._drain()
+        await self._send(data)
 
     async def close(self) -> None:
         """Flush what was written and close both directions. Safe to call twice."""

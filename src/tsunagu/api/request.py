@@ -183,7 +183,7 @@ class Request:
             raise InvalidParameter(f"unsupported Content-Type header ({content_type}): must be 'application/json'")
         try:
             value = msgspec.json.decode(body)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # msgspec's DecodeError, bad UTF-8, absurd nesting
             raise InvalidParameter(f"invalid JSON: {error}") from error
         if value is None:
             return {}

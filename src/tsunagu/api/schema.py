@@ -6,7 +6,7 @@ limit that is silently not applied is worse than an error. May import model valu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -21,8 +21,8 @@ _NOTHING: Mapping[str, tuple[object, ...]] = {}
 
 
 @lru_cache
-def _field_names(kind: Hashable) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(cast(type[msgspec.Struct], kind)))
+def _names(kind: Any) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind))
 
 
 def is_empty(value: object) -> bool:
@@ -45,7 +45,7 @@ def decode(
     `null` counts as absent (Go's rule). Fields that `kind` lacks raise NotSupported unless they are `ignored`, empty,
     or one of their `harmless` values. Wrong types raise InvalidParameter naming the place. `where` is the path so far.
     """
-    known = _field_names(kind)
+    known = _names(cast(Any, kind))
     present: Object = {}
     for key, value in body.items():
         if value is None or key in ignored:

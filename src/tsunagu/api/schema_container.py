@@ -9,13 +9,14 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from tsunagu.model.container import Config, HostConfig, RestartPolicy
 from tsunagu.model.errors import InvalidParameter, NotSupported
 from tsunagu.model.network import EndpointConfig
 
-from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
+from .schema import Object, convert, decode, endpoint_config, is_empty, object_of, text_of, words_of
 
 SHM_SIZE = 64 << 20  # Docker's default, bytes
 
@@ -80,12 +81,10 @@ def _host(body: Object) -> HostConfig:
     where = "HostConfig."
     body = dict(body)
     mounts = body.pop("Mounts", None) or []
-    policy = body.get("RestartPolicy")
-    if isinstance(policy, dict):
-        body["RestartPolicy"] = {k: v for k, v in policy.items() if v is not None}
+    body["RestartPolicy"] = {k: v for k, v in object_of(body, "RestartPolicy", where).items() if v is not None}
     for field in ("PortBindings", "PublishAllPorts", "RestartPolicy"):
         value = body.get(field)
-        if field == "RestartPolicy" and isinstance(value, dict) and value.get("Name") in (None, "", "no"):
+        if field == "RestartPolicy" and body[field].get("Name") in (None, "", "no"):
             body.pop(field)
         elif f"{where}{field}" in LATER and not _is_unset(value):
             raise _later(f"{where}{field}")
@@ -120,49 +119,62 @@ def _is_unset(value: object) -> bool:
     return not value if isinstance(value, dict) else is_empty(value)
 
 
+class _BindOptions(msgspec.Struct, rename="pascal"):
+    propagation: str = ""
+    create_mountpoint: bool = False
+
+
+class _TmpfsOptions(msgspec.Struct, rename="pascal"):
+    size_bytes: int = 0
+    mode: int = 0
+
+
+class _Mount(msgspec.Struct, rename="pascal"):
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: Object = {}
+    tmpfs_options: Object = {}
+
+
 def _mounts(mounts: object, where: str) -> tuple[list[str], dict[str, str]]:
     """Turn `--mount` of type bind and tmpfs into the older forms; others are refused by name."""
     binds: list[str] = []
     tmpfs: dict[str, str] = {}
-    if not isinstance(mounts, list):
-        raise InvalidParameter("invalid JSON: HostConfig.Mounts: expected a list")
-    for index, mount in enumerate(mounts):
+    for index, body in enumerate(convert(mounts, list[Object], f"{where}Mounts")):
         place = f"{where}Mounts[{index}]."
-        if not isinstance(mount, dict):
-            raise InvalidParameter(f"invalid JSON: {place.rstrip('.')}: expected an object")
-        kind, target, source = text_of(mount, "Type"), text_of(mount, "Target"), text_of(mount, "Source")
-        if kind not in ("bind", "tmpfs"):
-            raise NotSupported(f"{place}Type {kind or 'volume'} is not supported yet", hint="supported: bind, tmpfs")
-        if not target.startswith("/"):
-            raise InvalidParameter(
-                f"invalid mount config for type \"{kind}\": invalid mount path: '{target}' mount path must be absolute"
+        mount = decode(body, _Mount, where=place)
+        if mount.type not in ("bind", "tmpfs"):
+            raise NotSupported(
+                f"{place}Type {mount.type or 'volume'} is not supported yet", hint="supported: bind, tmpfs"
             )
-        _refuse_others(
-            mount, {"Type", "Target", "Source", "ReadOnly", "Consistency", "BindOptions", "TmpfsOptions"}, place
-        )
-        options = ["ro"] if mount.get("ReadOnly") else []
-        if kind == "bind":
-            if not source.startswith("/"):
-                raise InvalidParameter(
-                    'invalid mount config for type "bind": '
-                    f"invalid mount path: '{source}' mount path must be absolute"
-                )
-            if ":" in source or ":" in target:
+        _check_absolute(mount.type, mount.target)
+        options = ["ro"] if mount.read_only else []
+        if mount.type == "bind":
+            _check_absolute(mount.type, mount.source)
+            if ":" in mount.source or ":" in mount.target:
                 raise NotSupported(f"{place}Source and Target with a colon are not supported")
-            details = object_of(mount, "BindOptions", place)
-            _refuse_others(details, {"Propagation", "CreateMountpoint"}, f"{place}BindOptions.")
-            if propagation := text_of(details, "Propagation"):
-                options.append(propagation)
-            binds.append(":".join([source, target, *([",".join(options)] if options else [])]))
+            bind = decode(mount.bind_options, _BindOptions, where=f"{place}BindOptions.")
+            if bind.propagation:
+                options.append(bind.propagation)
+            binds.append(":".join([mount.source, mount.target, *([",".join(options)] if options else [])]))
         else:
-            details = object_of(mount, "TmpfsOptions", place)
-            _refuse_others(details, {"SizeBytes", "Mode"}, f"{place}TmpfsOptions.")
-            if size := details.get("SizeBytes"):
-                options.append(f"size={int(size)}")
-            if mode := details.get("Mode"):
-                options.append(f"mode={int(mode):o}")
-            tmpfs[target] = ",".join(options)
+            memory = decode(mount.tmpfs_options, _TmpfsOptions, where=f"{place}TmpfsOptions.")
+            if memory.size_bytes:
+                options.append(f"size={memory.size_bytes}")
+            if memory.mode:
+                options.append(f"mode={memory.mode:o}")
+            tmpfs[mount.target] = ",".join(options)
     return binds, tmpfs
+
+
+def _check_absolute(kind: str, path: str) -> None:
+    if not path.startswith("/"):
+        raise InvalidParameter(
+            f"invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute"
+        )
 
 
 def bind_mount_sources(body: Object) -> list[str]:

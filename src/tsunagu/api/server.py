@@ -34,7 +34,7 @@ class Server:
     def __init__(self, app: App, routes: Iterable[Route] = ROUTES) -> None:
         self._router = Router(app, routes)
         self._connections: set[Connection] = set()
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[str, int]] = []
         self._hangups: _Hangups | None = None
 
@@ -59,6 +59,13 @@ class Server:
 
     async def close(self, grace: float = 10.0) -> None:
         """Stop: no new connections, watchers are cancelled, what changes something has `grace` seconds to finish."""
+        loop = asyncio.get_running_loop()
+        for listener in (listener for server in self._servers for listener in server.sockets):
+            loop.remove_reader(listener.fileno())
+        # asyncio needs three turns from accept to `connection_made`, and loses a connection (and its descriptor) when
+        # its server is closed in between.
+        for _ in range(3):
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for path, inode in self._paths:
@@ -106,6 +113,10 @@ class _Hangups:
             connection = self._watched[descriptor]
             self.forget(descriptor)
             connection.hung_up()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._epoll.closed
 
     def close(self) -> None:
         if not self._epoll.closed:

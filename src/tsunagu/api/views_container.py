@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.instance import Instance
 from tsunagu.model.world import World
+from tsunagu.wire import oci_defaults
 
 from .views import Json, by_key, human_duration, rfc3339
 from .views_network import networks_json
@@ -175,8 +176,8 @@ def host_json(host: HostConfig) -> Json:
         "SecurityOpt": host.security_opt,
         "UTSMode": host.uts_mode,
         "ShmSize": host.shm_size,
-        "MaskedPaths": host.masked_paths,
-        "ReadonlyPaths": host.readonly_paths,
+        "MaskedPaths": _paths(host.masked_paths, oci_defaults.MASKED_PATHS, host),
+        "ReadonlyPaths": _paths(host.readonly_paths, oci_defaults.READONLY_PATHS, host),
     }
     out.update(_HOST_KEYS)
     if host.tmpfs:
@@ -184,6 +185,13 @@ def host_json(host: HostConfig) -> Json:
     if host.sysctls:
         out["Sysctls"] = by_key(host.sysctls)
     return out
+
+
+def _paths(own: Sequence[str] | None, default: Sequence[str], host: HostConfig) -> Sequence[str] | None:
+    """Return the hidden or protected paths that are in force: none of them when privileged."""
+    if own is not None:
+        return own
+    return None if host.privileged else default
 
 
 def _mount(bind: str) -> Json:

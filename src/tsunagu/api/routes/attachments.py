@@ -9,6 +9,9 @@ from tsunagu.api.router import Route
 from tsunagu.api.times import parse_time
 from tsunagu.api.views import rfc3339
 from tsunagu.model.errors import InvalidParameter
+from tsunagu.wire import stdcopy
+
+_NUMBERS = {"stdout": stdcopy.STDOUT, "stderr": stdcopy.STDERR}
 
 
 async def attach(request: Request) -> None:
@@ -46,15 +49,10 @@ async def logs(request: Request) -> None:
     )
     has_tty, has_times = container.config.tty, request.flag("timestamps")
     request.stream(request.stream_type(has_tty=has_tty))
-    async with aclosing(lines):
+    async with aclosing(lines):  # type: ignore[type-var]
         async for stream, time_ns, data in lines:
             line = f"{rfc3339(time_ns, is_fixed=True)} ".encode() + data if has_times else data
-            await request.write(line if has_tty else _frame(stream, line))
-
-
-def _frame(stream: str, data: bytes) -> bytes:
-    """Docker's framing of streams that share a connection: stream number, three zeros, length (big endian)."""
-    return bytes((2 if stream == "stderr" else 1, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+            await request.write(line if has_tty else stdcopy.frame(_NUMBERS[stream], line))
 
 
 def _tail(text: str) -> int | None:

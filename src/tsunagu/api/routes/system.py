@@ -56,7 +56,6 @@ def _is_wanted(event: EngineEvent, filters: Filters) -> bool:
     if not filters:
         return True
     attributes = event.attributes
-    name = attributes.get("name", "")
     # `exec_start: sh -c …` is found by `exec_start` too.
     is_action = filters.exact("event", event.action) or filters.exact("event", event.action.partition(":")[0])
     if not (filters.exact("type", event.type) and is_action and filters.has_labels(attributes)):
