@@ -97,6 +97,12 @@ def command_line(name: str, engine: EngineProcess, home: Path) -> CommandLine:
 
 
 @pytest.fixture
+def client_of(tmp_path: Path) -> Callable[[str, EngineProcess], CommandLine]:
+    """A client by name (docker or tsunagu) at any engine."""
+    return lambda name, engine: command_line(name, engine, tmp_path)
+
+
+@pytest.fixture
 def docker(engine: EngineProcess, tmp_path: Path) -> CommandLine:
     """Docker's own client at the session's engine."""
     return command_line("docker", engine, tmp_path)

@@ -127,7 +127,8 @@ class EngineProcess:
         if left:
             left.append(f"the engine's log ends with:\n{self.log_tail()}")
             host.sweep(self.instance)
-        host.remove_directory(self.directory)
+        if self.directory.exists():
+            host.remove_directory(self.directory)
         return left
 
     def _end(self, signum: signal.Signals) -> None:
