@@ -82,18 +82,28 @@ def script(programme: Sequence[Rule], table: str) -> str:
 def update(before: Sequence[Rule], after: Sequence[Rule], table: str) -> str:
     """Return the script that turns the rules `before` into `after`, "" when they are the same.
 
-    Give the rules of the changed networks only (`policy.rules_of`): those of other networks are not touched, and the
-    cost does not grow with their number. The script fails as a whole when the kernel does not hold `before` (somebody
-    flushed the table); apply `script` of the whole programme then.
+    Give two whole programmes, or only the rules of the networks that changed (`policy.rules_of`; slower, because it
+    must then make sure that the tables are there). Other networks are not touched either way. The script fails as a
+    whole when the kernel does not hold `before` (somebody flushed the table); apply `script` then.
     """
+    present = {_stage(rule).family for rule in before}
+    before, after = _changed(before, after)
     old, new = _compile(before), _compile(after)
     lines: list[str] = []
     for family in ("inet", "bridge"):
         gone, here = old.get(family, _Table()), new.get(family, _Table())
-        if family in new and family not in old:
+        if family in new and family not in present:
             lines += _skeleton(family, table)
         lines += _difference(gone, here, family, table)
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _changed(before: Sequence[Rule], after: Sequence[Rule]) -> tuple[list[Rule], list[Rule]]:
+    """Leave out the networks whose rules are the very same objects in both (`policy.programme` keeps them)."""
+    old, new = {id(rule) for rule in before}, {id(rule) for rule in after}
+    touched = {rule.network for rule in before if id(rule) not in new}
+    touched |= {rule.network for rule in after if id(rule) not in old}
+    return [rule for rule in before if rule.network in touched], [rule for rule in after if rule.network in touched]
 
 
 # ---- compiling: rules -> sets, maps and chains

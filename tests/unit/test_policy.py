@@ -1,0 +1,154 @@
+"""The rule programme, read by a small interpreter: who reaches whom, for every combination of options."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tsunagu.model.network import ICC, MASQUERADE, Network, Subnet
+from tsunagu.model.world import NetworkCreated, World, apply
+from tsunagu.rules import policy
+from tsunagu.rules.policy import Frame, Hook, Peer, Reason, Rule, Verdict
+
+
+def network(n: int, **settings: object) -> Network:
+    return Network(
+        id=f"{n:x}" * 64,
+        name=f"n{n}",
+        bridge=f"b{n}",
+        subnets=(Subnet(subnet=f"10.{n}.0.0/24"), Subnet(subnet=f"fd00:{n}::/64")),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def world(*networks: Network) -> World:
+    it = World()
+    for one in networks:
+        it = apply(it, NetworkCreated(one))
+    return it
+
+
+def decide(it: World, incoming: str, outgoing: str, *, is_established: bool = False) -> Reason | None:
+    """What the forward hooks decide for a packet between two interfaces; None: not ours."""
+    ours = {n.bridge for n in it.networks.values()}
+    for rule in policy.programme(it):
+        if rule.hook not in {Hook.SEALED, Hook.ENTERING, Hook.LEAVING}:
+            continue
+        mine, other = (outgoing, incoming) if rule.hook is Hook.ENTERING else (incoming, outgoing)
+        matches = {
+            Peer.ANY: True,
+            Peer.SAME: other == rule.bridge,
+            Peer.OTHER: other != rule.bridge,
+            Peer.OURS: other in ours,
+            Peer.FOREIGN: other not in ours | {"lo"},
+        }[rule.peer]
+        if mine == rule.bridge and matches and (rule.frame is not Frame.ESTABLISHED or is_established):
+            return rule.reason
+    return None
+
+
+def test_ordinary_networks() -> None:
+    it = world(network(1), network(2))
+    assert decide(it, "b1", "b1") is Reason.SAME_NETWORK
+    assert decide(it, "b1", "b2") is decide(it, "b2", "b1") is Reason.NO_SHARED_NETWORK
+    assert decide(it, "b1", "b2", is_established=True) is Reason.ESTABLISHED
+    assert decide(it, "b1", "eth0") is Reason.OUTGOING
+    assert decide(it, "eth0", "b1") is Reason.UNPUBLISHED
+    assert decide(it, "eth0", "b1", is_established=True) is Reason.ESTABLISHED
+    assert decide(it, "eth0", "eth1") is None
+    assert decide(it, "eth0", "docker0") is None
+
+
+def test_internal_networks_are_sealed_even_for_established_connections() -> None:
+    it = world(network(1, is_internal=True), network(2))
+    assert decide(it, "b1", "b1") is Reason.SAME_NETWORK
+    for is_established in (False, True):
+        assert decide(it, "b1", "eth0", is_established=is_established) is Reason.INTERNAL_EGRESS
+        assert decide(it, "b1", "b2", is_established=is_established) is Reason.INTERNAL_EGRESS
+        assert decide(it, "eth0", "b1", is_established=is_established) is Reason.INTERNAL_INGRESS
+        assert decide(it, "b2", "b1", is_established=is_established) is Reason.INTERNAL_INGRESS
+
+
+@pytest.mark.parametrize("is_internal", [False, True])
+def test_icc_off_in_both_places(is_internal: bool) -> None:
+    one = network(1, is_internal=is_internal, options={ICC: "false"})
+    assert decide(world(one), "b1", "b1") is Reason.ICC_OFF
+    (bridged,) = [r for r in policy.rules_of(one) if r.hook is Hook.BRIDGE_FORWARD]
+    assert (bridged.verdict, bridged.frame) == (Verdict.DROP, Frame.NOT_ARP)
+    assert not [r for r in policy.rules_of(network(1)) if r.hook is Hook.BRIDGE_FORWARD]
+
+
+@pytest.mark.parametrize(
+    ("settings", "masqueraded"),
+    [
+        ({}, ["10.1.0.0/24"]),
+        ({"enable_ipv6": True}, ["10.1.0.0/24", "fd00:1::/64"]),
+        ({"enable_ipv6": True, "enable_ipv4": False}, ["fd00:1::/64"]),
+        ({"options": {MASQUERADE: "false"}}, []),
+        ({"is_internal": True}, []),
+    ],
+)
+def test_masquerade(settings: dict[str, object], masqueraded: list[str]) -> None:
+    rules = [r for r in policy.rules_of(network(1, **settings)) if r.verdict is Verdict.MASQUERADE]
+    assert [r.prefix for r in rules] == masqueraded
+    assert all(r.peer is Peer.OTHER for r in rules)
+
+
+def test_direct_routing_is_dropped_for_every_family_that_the_network_has() -> None:
+    rules = [r for r in policy.rules_of(network(1, enable_ipv6=True)) if r.reason is Reason.DIRECT_ROUTING]
+    assert [r.prefix for r in rules] == ["10.1.0.0/24", "fd00:1::/64"]
+    assert {(r.peer, r.frame, r.verdict) for r in rules} == {(Peer.FOREIGN, Frame.UNSOLICITED, Verdict.DROP)}
+
+
+def test_router_advertisements() -> None:
+    assert policy.rules_of(network(1, enable_ipv6=True))[0].hook is Hook.BRIDGE_PREROUTING
+    assert not [r for r in policy.rules_of(network(1)) if r.reason is Reason.ROUTER_ADVERTISEMENT]
+
+
+def test_networks_without_a_bridge_have_no_rules() -> None:
+    host = Network(id="f" * 64, name="host", driver="host")
+    assert policy.rules_of(host) == ()
+    assert policy.programme(world(host)) == ()
+
+
+def test_the_programme_is_its_parts_sorted_by_hook() -> None:
+    networks = [
+        network(n, is_internal=internal, enable_ipv6=v6, options={ICC: icc})
+        for n, (internal, v6, icc) in enumerate(itertools.product((False, True), (False, True), ("true", "false")), 1)
+    ]
+    order = list(Hook)
+    parts = [rule for one in networks for rule in policy.rules_of(one)]
+    assert list(policy.programme(world(*networks))) == sorted(parts, key=lambda rule: order.index(rule.hook))
+
+
+def test_unchanged_networks_keep_their_very_rules_and_changed_ones_do_not() -> None:
+    one, two = network(1), network(2)
+    before = policy.programme(world(one))
+    after = policy.programme(world(one, two))
+    assert {id(rule) for rule in before} <= {id(rule) for rule in after}
+    changed = network(1, is_internal=True)
+    assert policy.programme(world(changed)) != before
+    assert policy.programme(world(one)) == before
+    # what is gone is forgotten
+    for n in range(3, 15):
+        policy.programme(world(*(network(m) for m in range(n, n + 2))))
+    assert len(policy._parts) < 40
+
+
+def test_every_reason_has_its_own_code_and_a_sentence_and_is_used() -> None:
+    assert len({reason.code for reason in Reason}) == len(Reason)
+    assert all(reason.sentence for reason in Reason)
+    dropping = {
+        rule.reason
+        for settings in ({}, {"is_internal": True}, {"options": {ICC: "false"}}, {"enable_ipv6": True})
+        for rule in policy.rules_of(network(1, **settings))  # type: ignore[arg-type]
+    }
+    assert dropping == set(Reason)
+
+
+def test_rules_are_values() -> None:
+    rule = policy.rules_of(network(1))[0]
+    assert rule == Rule(**{name: getattr(rule, name) for name in rule.__struct_fields__})
+    with pytest.raises(AttributeError):
+        rule.bridge = "x"  # type: ignore[misc]
