@@ -60,14 +60,12 @@ test: $(VENV)/.dev ## everything: check, then every test there is, then that not
 
 demo: $(VENV)/.dev ## the tutorial's first scenarios with real servers, on an engine of their own
 	$(BIN)/python tests/images/build.py alpine nginx mysql_8
-	$(BIN)/python scripts/demo
+	$(BIN)/python scripts/demo.py
 
 bench: $(VENV)/.dev ## measure the life cycle of containers and the name server, next to their floors
 	$(BIN)/python tests/images/build.py alpine bench
-	for program in bench/*.py; do
-		case "$$(basename "$$program")" in _*) continue ;; esac
-		$(BIN)/python "$$program"
-	done
+	$(BIN)/python bench/lifecycle/run.py
+	$(BIN)/python bench/dns/run.py
 
 clean: ## remove what was built here; test images stay in their cache
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench/results
