@@ -314,10 +314,13 @@ async def test_updates_lead_where_the_whole_script_leads() -> None:
         return subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
 
     async with lab() as it:
-        firewall.apply(nft.script((), it.table))
-        empty = listing()
         one = await it.network(1)
         alone = listing()
+        # from nothing: the update makes the tables itself
+        firewall.apply(nft.script((), it.table))
+        empty = listing()
+        firewall.apply(nft.update((), policy.rules_of(one), it.table))
+        assert sorted(listing().splitlines()) == sorted(alone.splitlines())
         changed = [
             Network(
                 id="a" * 64, name="x", bridge="x", subnets=(Subnet(subnet="10.20.0.0/24"),), options={ICC: "false"}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tsunagu.kernel import link, sysctl
-from tsunagu.kernel.network import NetworkKernel, ResolverSockets
+from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, SandboxPlan
@@ -348,9 +348,8 @@ def test_announcement_waits_for_the_carrier(monkeypatch: pytest.MonkeyPatch) -> 
             subprocess.run(["ip", *words], check=True)
             await kernel.set_up_sandbox(sandbox(instance, 2))
             async with asyncio.timeout(PATIENCE):
-                while ip("neigh", "show", "dev", BRIDGE)[0]["lladdr"] != "02:00:00:00:00:02":
+                while len(asked) <= 3 or ip("neigh", "show", "dev", BRIDGE)[0]["lladdr"] != "02:00:00:00:00:02":
                     await asyncio.sleep(0.005)
-            assert len(asked) > 3
 
     monkeypatch.setattr(link, "is_running", slow)
     on_private_host(body)()
@@ -424,62 +423,6 @@ async def test_connect_and_disconnect_while_running() -> None:
             await kernel.add_interface(f"{plan.path}x", second)
         # a failed attempt takes away what is called as it would have been: that name is one endpoint's
         assert await kernel.list_links() == {BRIDGE, "br-two"}
-
-
-# ---- the resolver's sockets
-
-
-def test_resolver_answers_at_port_53_and_the_container_may_bind_it() -> None:
-    async def body() -> None:
-        loop = asyncio.get_running_loop()
-        async with opened() as (kernel, instance):
-            await kernel.ensure_bridge(bridge())
-            plan = sandbox(instance, 2, has_resolver=True)
-            made = await kernel.set_up_sandbox(plan)
-            assert isinstance(made, ResolverSockets)
-            assert made.udp.getsockname()[0] == made.tcp.getsockname()[0] == "127.0.0.11"
-            assert 53 not in {made.udp.getsockname()[1], made.tcp.getsockname()[1]}
-            assert not made.udp.getblocking()
-            assert not os.get_inheritable(made.tcp.fileno())
-
-            # the container's own server on port 53 of every address
-            (own,) = await kernel.open_sandbox_sockets(plan.path, 1, socket.SOCK_DGRAM)
-            own.bind(("0.0.0.0", 53))
-
-            (asker,) = await kernel.open_sandbox_sockets(plan.path, 1, socket.SOCK_DGRAM)
-            asker.connect(("127.0.0.11", 53))  # connected: an answer from another port would be thrown away
-            for size in (1, 512, 4000):  # below and above the MTU of eth0
-                asker.send(b"q" * size)
-                async with asyncio.timeout(PATIENCE):
-                    question, origin = await loop.sock_recvfrom(made.udp, 65535)
-                    assert question == b"q" * size
-                    made.udp.sendto(b"a" * size, origin)
-                    assert await loop.sock_recv(asker, 65535) == b"a" * size
-
-            (client,) = await kernel.open_sandbox_sockets(plan.path, 1, socket.SOCK_STREAM)
-            async with asyncio.timeout(PATIENCE):
-                await loop.sock_connect(client, ("127.0.0.11", 53))
-                server, _ = await loop.sock_accept(made.tcp)
-                await loop.sock_sendall(client, b"question")
-                assert await loop.sock_recv(server, 100) == b"question"
-                sending = asyncio.ensure_future(loop.sock_sendall(server, b"x" * 300_000))
-                received = 0
-                while received < 300_000:
-                    received += len(await loop.sock_recv(client, 65536))
-                await sending
-
-            # and the container's server is reached by its own address
-            (neighbour,) = await kernel.open_sandbox_sockets(plan.path, 1, socket.SOCK_DGRAM)
-            neighbour.connect(("10.1.0.2", 53))
-            neighbour.send(b"for the container")
-            async with asyncio.timeout(PATIENCE):
-                assert await loop.sock_recv(own, 100) == b"for the container"
-            with pytest.raises(BlockingIOError):
-                made.udp.recv(100)
-            for one in (own, asker, client, server, neighbour, made.udp, made.tcp):
-                one.close()
-
-    on_private_host(body)()
 
 
 # ---- the host

@@ -91,8 +91,9 @@ def test_update_does_not_grow_with_the_number_of_networks() -> None:
 
 def test_the_first_network_makes_the_tables() -> None:
     text = nft.update((), programme(network(1)), "t")
-    assert text.startswith("table inet t {")
-    assert "table bridge" not in text
+    assert text.startswith("add table inet t\n")
+    assert "bridge t" not in text
+    compare("update-first", nft.update((), programme(network(1, ("ipv6",))), "tsunagu"))
 
 
 def test_packets_cross_one_lookup_per_stage_however_many_networks() -> None:

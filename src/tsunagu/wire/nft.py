@@ -92,9 +92,7 @@ def update(before: Sequence[Rule], after: Sequence[Rule], table: str) -> str:
     lines: list[str] = []
     for family in ("inet", "bridge"):
         gone, here = old.get(family, _Table()), new.get(family, _Table())
-        if family in new and family not in present:
-            lines += _skeleton(family, table)
-        lines += _difference(gone, here, family, table)
+        lines += _difference(gone, here, family, table, is_new=family in new and family not in present)
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -216,13 +214,16 @@ def _skeleton(family: str, table: str) -> list[str]:
     return lines
 
 
-def _difference(old: _Table, new: _Table, family: str, table: str) -> list[str]:
+def _difference(old: _Table, new: _Table, family: str, table: str, *, is_new: bool) -> list[str]:
     """The commands from one state of a table to another: first what is new, then what changed, at last what goes."""
     where = f"{family} {table}"
-    lines: list[str] = []
+    lines = [f"add table {where}"] if is_new else []
     changed = {chain: rules for chain, rules in new.chains.items() if old.chains.get(chain) != rules}
     for chain in changed:
         lines.append(f"flush chain {where} {chain}" if chain in old.chains else f"add chain {where} {chain}")
+    if is_new:
+        # after the chains: nft sends the elements of a new interval map along with the map (libnftables 1.0.6)
+        lines += _skeleton(family, table)
     lines += _elements("bridges", old.bridges, new.bridges, where)
     for chain, rules in changed.items():
         lines += [f"add rule {where} {chain} {rule}" for rule in rules]
