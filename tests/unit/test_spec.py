@@ -90,13 +90,25 @@ def test_the_network_mode_is_the_first_attachment_unless_listed() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "sentence"),
     [
-        (EndpointConfig(network="bridge", aliases=("x",)), "network-scoped alias is supported only for containers in user"),
-        (EndpointConfig(network="host"), "cannot connect container to host network - container must be created in host"),
-        (EndpointConfig(network="app", ipv4="10.1.0.9"), "only when connecting to networks with user configured subnets"),
+        (
+            EndpointConfig(network="bridge", aliases=("x",)),
+            "network-scoped alias is supported only for containers in user",
+        ),
+        (
+            EndpointConfig(network="host"),
+            "cannot connect container to host network - container must be created in host",
+        ),
+        (
+            EndpointConfig(network="app", ipv4="10.1.0.9"),
+            "only when connecting to networks with user configured subnets",
+        ),
         (EndpointConfig(network="sn1", ipv4="172.32.0.50"), "ip-range contain the IP address 172.32.0.50"),
         (EndpointConfig(network="sn1", ipv4="nonsense"), "invalid IPv4 address: nonsense"),
         (EndpointConfig(network="sn1", ipv4="::1"), "invalid IPv4 address: ::1"),
-        (EndpointConfig(network="sn1", links=("ghost:x",)), "could not get container for ghost: No such container: ghost"),
+        (
+            EndpointConfig(network="sn1", links=("ghost:x",)),
+            "could not get container for ghost: No such container: ghost",
+        ),
         (EndpointConfig(network="sn1", driver_opts={"a": "b"}), "endpoint option a is not supported yet"),
     ],
 )

@@ -82,18 +82,21 @@ def plan_endpoints(
     mode = host.network_mode
     if mode.startswith("container:"):
         raise NotSupported(
-            f"HostConfig.NetworkMode {mode} is not supported yet", hint="put both containers on one user-defined network"
+            f"HostConfig.NetworkMode {mode} is not supported yet",
+            hint="put both containers on one user-defined network",
         )
     if mode in ("host", "none"):
         others = [e.network for e in endpoints if e.network != mode]
         if others:
             raise InvalidParameter(
-                "container cannot be connected to multiple networks with one of the networks in "
-                f"private ({mode}) mode" if mode == "none" else "conflicting options: cannot attach both user-defined "
-                "and non-user-defined network-modes"
+                f"container cannot be connected to multiple networks with one of the networks in private ({mode}) mode"
+                if mode == "none"
+                else "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
             )
         if any(e.aliases or e.ipv4 or e.ipv6 or e.links for e in endpoints):
-            raise _endpoint_error(mode, ["network-scoped alias is supported only for containers in user defined networks"])
+            raise _endpoint_error(
+                mode, ["network-scoped alias is supported only for containers in user defined networks"]
+            )
         if host.links:
             raise InvalidParameter("conflicting options: host type networking can't be used with links")
         return ()
@@ -104,11 +107,11 @@ def plan_endpoints(
     for endpoint in wanted:
         check_endpoint(world, endpoint)
     if host.links and primary == "bridge":
-        raise NotSupported("HostConfig.Links on the default bridge is not supported yet", hint="use a user-defined network")
+        raise NotSupported(
+            "HostConfig.Links on the default bridge is not supported yet", hint="use a user-defined network"
+        )
     if host.links:
-        wanted = [
-            replace(e, links=(*e.links, *host.links)) if _same(world, e.network, primary) else e for e in wanted
-        ]
+        wanted = [replace(e, links=(*e.links, *host.links)) if _same(world, e.network, primary) else e for e in wanted]
     return tuple(wanted)
 
 
@@ -194,5 +197,6 @@ def check_binds(binds: Sequence[str]) -> None:
             raise InvalidParameter(f"invalid volume specification: '{bind}': destination can't be '/'")
         if not parts[0].startswith("/"):
             raise NotSupported(
-                f"named volumes are not supported yet: '{bind}'", hint="bind a host directory: -v /path/on/host:" + parts[1]
+                f"named volumes are not supported yet: '{bind}'",
+                hint="bind a host directory: -v /path/on/host:" + parts[1],
             )

@@ -107,7 +107,15 @@ class Containers:
         """Start a container; raises NotModified when it runs already."""
         container = self._engine.world.container(word)
         async with self._engine.lock(container.id):
-            await self._lifecycle.start(self._engine.world.container(container.id))
+            container = self._engine.world.container(container.id)
+            try:
+                await self._lifecycle.start(container)
+            except NotModified:
+                raise
+            except EngineError:
+                if container.host.auto_remove:  # `run --rm` waits for the removal, also when nothing ever ran
+                    await self.discard(self._engine.world.containers[container.id])
+                raise
 
     async def stop(self, word: str, *, timeout: int | None = None, signal: str = "") -> None:
         """Stop a container and wait for its end; raises NotModified when it does not run.

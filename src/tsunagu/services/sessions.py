@@ -12,6 +12,7 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import Conflict, InvalidParameter
 from tsunagu.wire import stdcopy
 
+from . import logs as logfile
 from . import streams
 from .bundles import Bundles
 from .duplex import Duplex
