@@ -232,6 +232,22 @@ def test_half_closed_follower_goes_on_until_the_client_is_gone(served: Served) -
     _until(served.app.sessions.is_cancelled.is_set)
 
 
+def test_vanished_follower_is_noticed_behind_unread_pipelined_requests(served: Served) -> None:
+    """What is pipelined behind a running request is read up to a limit only; the end of the connection lies behind it."""
+    identifier = _container(served)
+    client = served.connect()
+    client.sendall(f"GET /containers/{identifier}/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+    read_head(client)
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            client.sendall(PING * 1000)
+    _until(served.app.sessions.is_following.is_set)
+    client.close()
+    _until(served.app.sessions.is_cancelled.is_set)
+    _until(lambda: not served.server._connections)
+
+
 def test_create_goes_on_when_its_client_vanishes(served: Served) -> None:
     import asyncio
 

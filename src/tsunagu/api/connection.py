@@ -30,7 +30,7 @@ LINGER = 2.0  # seconds in which a refused upload may go on before the connectio
 
 
 class Hangups(Protocol):
-    """Tells a connection when its peer, after a half-close, has gone away for good."""
+    """Tells a connection that nothing is read from when its peer has gone away for good."""
 
     def watch(self, connection: Connection, descriptor: int) -> None: ...
 
@@ -179,6 +179,8 @@ class Connection(asyncio.Protocol, Channel):
             self._finish()
         else:
             self._task = spawn(self._run(answer, request), name=f"{request.method} {request.path}")
+            # A task that is cancelled before its first step never touches the handler.
+            self._task.add_done_callback(lambda _: answer.close())
 
     async def _run(self, handler: Handler, request: Request) -> None:
         try:
@@ -190,7 +192,8 @@ class Connection(asyncio.Protocol, Channel):
             except Exception as error:
                 response = error_response(error, request)
                 if self._hijacked is not None:
-                    log.warning("stream ended by an error request=%r error=%s", request, error)
+                    if not isinstance(error, ConnectionError):
+                        log.warning("stream ended by an error request=%r error=%s", request, error, exc_info=error)
                     self._finish()
                     return
                 if not self._http.may_respond and not self._is_gone:
@@ -374,9 +377,12 @@ class Connection(asyncio.Protocol, Channel):
         if not self._is_reading_paused and not self._is_gone:
             self._is_reading_paused = True
             self._transport.pause_reading()
+            self._hangups.watch(self, self._descriptor)  # a paused transport does not notice that its peer is gone
 
     def _resume_reading(self) -> None:
         if self._is_reading_paused and not self._is_gone:
             self._is_reading_paused = False
+            if not self._has_client_ended:
+                self._hangups.forget(self._descriptor)
             if not self._transport.is_closing():
                 self._transport.resume_reading()

@@ -87,10 +87,10 @@ class Server:
 
 
 class _Hangups:
-    """Notices that a peer which had half-closed has now closed for good.
+    """Notices that a peer has closed for good while nothing is read from it: after a half-close, or in a pause.
 
-    asyncio stops looking at a connection after end-of-file, so that a vanished `docker run -i` would go unseen. One
-    epoll set with no events asked for still reports EPOLLHUP, and it can be watched itself (epoll(7)).
+    asyncio stops looking at a connection then, so that a vanished `docker run -i` would go unseen. One epoll set with
+    no events asked for still reports EPOLLHUP, and it can be watched itself (epoll(7)).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

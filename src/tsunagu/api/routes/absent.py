@@ -28,7 +28,6 @@ LATER = (
     ("GET", "/containers/{word}/attach/ws", "attaching by websocket"),
     ("POST", "/commit", "committing containers"),
     ("POST", "/build", "building images"),
-    ("POST", "/build/prune", "building images"),
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
@@ -65,6 +64,10 @@ def no_volumes_pruned(request: Request) -> Response:
     return json_response({"VolumesDeleted": [], "SpaceReclaimed": 0})
 
 
+def no_build_cache(request: Request) -> Response:
+    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 def no_plugins(request: Request) -> Response:
     return json_response([])
 
@@ -79,6 +82,7 @@ ROUTES = (
     Route("POST", "/volumes/prune", no_volumes_pruned),
     Route("GET", "/volumes/{word}", no_volume),
     Route("DELETE", "/volumes/{word}", no_volume),
+    Route("POST", "/build/prune", no_build_cache),  # part of `docker system prune`
     Route("GET", "/plugins", no_plugins),
     Route("GET", "/distribution/{word*}/json", no_registry),
     *(
