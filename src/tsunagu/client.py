@@ -27,7 +27,7 @@ DEFAULT_HOST = "unix:///run/tsunagu/tsunagu.sock"
 API_VERSION = "1.51"
 _READ_SIZE = 65536
 _HEAD_LIMIT = 1 << 20
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:")
 
 
 class ClientError(Exception):
@@ -75,7 +75,7 @@ def socket_path(host: str) -> str:
 
 
 def quote(text: str) -> str:
-    """Percent-encoding of RFC 3986: everything outside the unreserved set, as UTF-8."""
+    """Percent-encoding of RFC 3986, as UTF-8. Slashes and colons stay: image names have them."""
     data = text.encode("utf-8", "surrogateescape")
     if _PLAIN.issuperset(data):
         return text

@@ -21,13 +21,9 @@ _PREDEFINED = ("bridge", "host", "none", "default")
 # flag -> HostConfig field, sent as parsed when the flag was given
 _PLAIN = (
     ("blkio-weight", "BlkioWeight"),
-    ("cap-add", "CapAdd"),
-    ("cap-drop", "CapDrop"),
     ("cgroup-parent", "CgroupParent"),
     ("cgroupns", "CgroupnsMode"),
     ("cidfile", "ContainerIDFile"),
-    ("cpu-count", "CpuCount"),
-    ("cpu-percent", "CpuPercent"),
     ("cpu-period", "CpuPeriod"),
     ("cpu-quota", "CpuQuota"),
     ("cpu-rt-period", "CpuRealtimePeriod"),
@@ -44,8 +40,6 @@ _PLAIN = (
     ("gpus", "DeviceRequests"),
     ("group-add", "GroupAdd"),
     ("init", "Init"),
-    ("io-maxbandwidth", "IOMaximumBandwidth"),
-    ("io-maxiops", "IOMaximumIOps"),
     ("ipc", "IpcMode"),
     ("isolation", "Isolation"),
     ("kernel-memory", "KernelMemory"),
@@ -69,13 +63,11 @@ _PLAIN = (
     ("uts", "UTSMode"),
     ("volume-driver", "VolumeDriver"),
     ("volumes-from", "VolumesFrom"),
-)
-_DEVICE_LIMITS = (
-    ("blkio-weight-device", "BlkioWeightDevice", "weight_device"),
-    ("device-read-bps", "BlkioDeviceReadBps", "rate_bytes"),
-    ("device-write-bps", "BlkioDeviceWriteBps", "rate_bytes"),
-    ("device-read-iops", "BlkioDeviceReadIOps", "rate_count"),
-    ("device-write-iops", "BlkioDeviceWriteIOps", "rate_count"),
+    ("blkio-weight-device", "BlkioWeightDevice"),
+    ("device-read-bps", "BlkioDeviceReadBps"),
+    ("device-write-bps", "BlkioDeviceWriteBps"),
+    ("device-read-iops", "BlkioDeviceReadIOps"),
+    ("device-write-iops", "BlkioDeviceWriteIOps"),
 )
 
 
@@ -88,6 +80,14 @@ def build(options: Options, image: str, command: list[str], host: str) -> Body:
     _ports(options, body)
     _networks(options, body)
     return body
+
+
+def check_platform(options: Options) -> None:
+    """Refuse the flags that only a Windows engine knows, as Docker's client does. Raises Failure."""
+    names = [name for name in ("cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops") if name in options]
+    if names:
+        lines = [f'"--{name}" is only supported on Windows, and the engine is running on Linux' for name in names]
+        raise Failure("\n".join(lines))
 
 
 def _check_modes(options: Options) -> None:
@@ -206,11 +206,9 @@ def _healthcheck(options: Options) -> Body:
 
 def _host_config(options: Options, host: str) -> Body:
     body: Body = {field: options[name] for name, field in _PLAIN if name in options}
-    for name, field, parser in _DEVICE_LIMITS:
+    for name, field in (("cap-add", "CapAdd"), ("cap-drop", "CapDrop")):
         if name in options:
-            from tsunagu.cli import values
-
-            body[field] = [getattr(values, parser)(text) if isinstance(text, str) else text for text in options[name]]
+            body[field] = sorted({_capability(text) for text in options[name]})
     if "annotation" in options:
         body["Annotations"] = pairs(options["annotation"])
     if "sysctl" in options:
@@ -244,6 +242,11 @@ def _host_config(options: Options, host: str) -> Body:
     return body
 
 
+def _capability(text: str) -> str:
+    name = text.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+
+
 def _restart(text: str) -> Body:
     name, colon, count = text.partition(":")
     if not name and colon:
@@ -260,7 +263,7 @@ def _device(text: str) -> Body:
     source, *rest = text.split(":")
     target, mode = source, "rwm"
     if len(rest) > 2:
-        raise Failure(f"invalid device specification: {text}")
+        raise Failure(f"bad format for path: {text}")
     if len(rest) == 2:
         target, mode = rest
     elif len(rest) == 1:

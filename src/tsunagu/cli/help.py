@@ -8,7 +8,6 @@ from __future__ import annotations
 from posix import get_terminal_size
 
 from tsunagu.cli import commands
-from tsunagu.cli.flags import Flag
 from tsunagu.cli.main import GLOBAL_FLAGS, load
 from tsunagu.cli.output import PROGRAM, Failure, out
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tsunagu.cli.command import Command
+    from tsunagu.cli.flags import Flag
 
 # Kinds whose name in the help text differs from the name of their parser.
 _SHOWN = {"bool": "", "swap": "bytes"}

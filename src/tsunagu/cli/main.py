@@ -49,7 +49,7 @@ class Context:
         self.options = options
         hosts = options["host"]
         if len(hosts) > 1:
-            raise Failure("specify only one -H")
+            raise Failure("Specify only one -H")
         self.is_default_host = not hosts and not env("DOCKER_HOST")
         self.host: str = hosts[0] if hosts else env("DOCKER_HOST") or DEFAULT_HOST
         self._client: Client | None = None
@@ -169,7 +169,7 @@ def _run_group(word: str, rest: list[str]) -> int:
     except HelpRequested:
         _say_deprecated(rest)
     except UsageError as error:
-        warn(f"{error}\n\nUsage:  {PROGRAM} {word} COMMAND\n\nRun '{PROGRAM} {word} --help' for more information")
+        warn(f"{error}\n\nUsage:  {PROGRAM} {word}\n\nRun '{PROGRAM} {word} --help' for more information")
         return 125
     return print_group(word)
 
@@ -211,7 +211,7 @@ def _check_globals(options: Options) -> None:
     if options["context"] not in ("", "default"):
         raise Failure(f'context "{options["context"]}": contexts are not supported, use -H unix:///path')
     if options["log-level"] not in LOG_LEVELS:
-        raise Failure(f"unable to parse logging level: {options['log-level']}")
+        raise Failure(f"Unable to parse logging level: {options['log-level']}")
 
 
 def _say_deprecated(words: Sequence[str]) -> None:

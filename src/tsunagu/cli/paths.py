@@ -1,10 +1,18 @@
-"""File names and small files on the client's side. May import: C modules only."""
+"""File names and small files on the client's side. May import: C modules, `client`."""
 
 from __future__ import annotations
 
 from posix import getcwd
 
 from tsunagu.cli.output import Failure
+from tsunagu.client import quote
+
+
+def api_path(kind: str, name: str) -> str:
+    """The API path of a container, network or image. Raises Failure for an empty name, which would be another path."""
+    if not name.strip() and kind != "image":
+        raise Failure(f"invalid {kind} name or ID: value is empty")
+    return f"/{kind}s/{quote(name)}"
 
 
 def absolute(path: str) -> str:

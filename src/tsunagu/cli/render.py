@@ -77,7 +77,7 @@ def print_list(
         rows = [[columns[name][0] for name in default]]
         rows += [[str(function(item)) for function in functions] for item in items]
         out(align(rows))
-    elif template == "json":
+    elif template in ("json", "{{json .}}"):
         from tsunagu.jsontext import dumps_go
 
         names = sorted(columns)

@@ -88,6 +88,6 @@ def _put(
         raise Failure(f"no matching subnet for {title} {text}")
     if field in made[subnet]:
         raise Failure(
-            f"cannot configure multiple {title}s ({text}, {made[subnet][field]}) on the same subnet ({subnet})"
+            f"cannot configure multiple {title}s ({text}, {made[subnet][field]}) for the same subnet ({subnet})"
         )
     made[subnet][field] = text

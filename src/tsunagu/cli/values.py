@@ -132,7 +132,7 @@ def dns_search(text: str) -> str:
     labels = domain.rstrip(".").split(".")
     is_valid = len(domain) < 255 and any(letter.isalpha() for letter in domain)
     for label in labels:
-        is_plain = label.isascii() and label.replace("-", "").replace("_", "").isalnum()
+        is_plain = label.isascii() and label.replace("-", "").isalnum()
         is_valid = is_valid and is_plain and label[0] != "-" and label[-1] != "-"
     if not is_valid:
         raise ValueError(f"{text} is not a valid domain")
@@ -304,7 +304,7 @@ def network(text: str) -> dict[str, Any]:
         elif key == "driver-opt":
             name, has_value, option = value.partition("=")
             if not has_value or not name.strip():
-                raise ValueError(f'invalid key value pair format in driver options: "{value}"')
+                raise ValueError("invalid key value pair format in driver options")
             attachment["options"][name.strip()] = option.strip()
         elif key == "link-local-ip":
             attachment["local"].append(value)
@@ -312,7 +312,7 @@ def network(text: str) -> dict[str, Any]:
             try:
                 attachment["priority"] = parse_int(value)
             except ValueError as error:
-                raise ValueError(f"invalid gw-priority: {error}") from None
+                raise ValueError(f"invalid gw-priority ({value}): {str(error).rpartition(': ')[2]}") from None
         else:
             raise ValueError(f"invalid field key {key}")
     if not attachment["name"]:
@@ -332,6 +332,8 @@ def csv_fields(text: str) -> list[str]:
 def mount(text: str) -> dict[str, Any]:
     """`--mount`: a mount of the API from `type=…,source=…,target=…` as one CSV record."""
     made: dict[str, Any] = {"Type": "volume"}
+    if not text:
+        raise ValueError("EOF")
     for field in csv_fields(text):
         key, equals, value = field.partition("=")
         key = key.strip().lower()
@@ -344,11 +346,10 @@ def mount(text: str) -> dict[str, Any]:
             raise ValueError(f"unexpected key '{key}' in '{field}'")
         path, convert = store
         try:
-            _put(made, path, convert(value), key, value)
-        except ValueError as error:
-            raise ValueError(
-                f"invalid value for {key}: {value} ({error})" if convert is not str else str(error)
-            ) from None
+            found = convert(value)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
+        _put(made, path, found, key, value)
     if not made["Type"]:
         raise ValueError("type is required")
     if not made.get("Target"):

@@ -111,6 +111,12 @@ def _import(context: Context, options: Options, arguments: list[str]) -> int:
     source = arguments[0]
     query: dict[str, str | int | list[str]] = {"fromSrc": source}
     if len(arguments) > 1:
+        from tsunagu.cli.references import parse
+
+        try:
+            parse(arguments[1])
+        except ValueError as error:
+            raise Failure(str(error)) from None
         query["repo"] = arguments[1]
     if options["message"]:
         query["message"] = options["message"]

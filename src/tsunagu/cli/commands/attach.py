@@ -5,7 +5,8 @@ from __future__ import annotations
 from tsunagu.cli.command import Command
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, say, warn
-from tsunagu.client import ApiError, ClientError, quote
+from tsunagu.cli.paths import api_path
+from tsunagu.client import ApiError, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def _start(context: Context, options: Options, names: list[str]) -> int:
     failed: list[str] = []
     for name in names:
         try:
-            client.post(f"/containers/{quote(name)}/start", query)
-        except ClientError as error:
+            client.post(api_path("container", name) + "/start", query)
+        except (ClientError, Failure) as error:
             warn(describe(error))
             failed.append(name)
         else:
@@ -55,7 +56,7 @@ def _checkpoint(options: Options) -> dict[str, str]:
 
 def _start_attached(context: Context, options: Options, name: str) -> int:
     client = context.client()
-    container = client.get(f"/containers/{quote(name)}/json")
+    container = client.get(api_path("container", name) + "/json")
     identity, config = container["Id"], container["Config"]
     wants_stdin = options["interactive"] and config["OpenStdin"]
 
@@ -81,7 +82,7 @@ def _start_attached(context: Context, options: Options, name: str) -> int:
 
 def _attach(context: Context, options: Options, arguments: list[str]) -> int:
     client = context.client()
-    container = client.get(f"/containers/{quote(arguments[0])}/json")
+    container = client.get(api_path("container", arguments[0]) + "/json")
     state, config = container["State"], container["Config"]
     if not state["Running"]:
         raise Failure("cannot attach to a stopped container, start it first")

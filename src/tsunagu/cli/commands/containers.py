@@ -9,7 +9,8 @@ from __future__ import annotations
 from tsunagu.cli.command import Command
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, say, warn
-from tsunagu.client import ApiError, ClientError, quote
+from tsunagu.cli.paths import api_path
+from tsunagu.client import ApiError, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,19 +46,31 @@ def for_each(names: list[str], act: Callable[[str], str]) -> int:
 
 
 def at_once(
-    context: Context, names: list[str], method: str, path: str, query: dict[str, str | int], *, is_forced: bool = False
+    context: Context,
+    names: list[str],
+    method: str,
+    action: str,
+    query: dict[str, str | int],
+    *,
+    is_forced: bool = False,
 ) -> int:
-    """One request for each name, many of them at a time; `path` holds `{}` for the name. Returns the exit code.
+    """One request for each name, many of them at a time; `action` ends the container's path. Returns the exit code.
 
     With `is_forced` an object that does not exist is an error that leaves the exit code 0, as `rm -f` has it.
     """
     context.client()  # starts the engine where that is wanted, and fails once rather than for every name
     errors: list[Exception] = []
-    is_failed = False
-    for start in range(0, len(names), _PARALLEL):
-        batch = names[start : start + _PARALLEL]
-        pending = [context.another_client().begin(method, path.format(quote(name.strip("/"))), query) for name in batch]
-        for name, request in zip(batch, pending, strict=True):
+    paths: list[tuple[str, str]] = []
+    for name in names:
+        try:
+            paths.append((name, api_path("container", name.strip("/")) + action))
+        except Failure as error:
+            errors.append(error)
+    is_failed = bool(errors)
+    for start in range(0, len(paths), _PARALLEL):
+        batch = paths[start : start + _PARALLEL]
+        pending = [context.another_client().begin(method, path, query) for _, path in batch]
+        for (name, _), request in zip(batch, pending, strict=True):
             try:
                 request.finish()
             except ClientError as error:
@@ -77,7 +90,7 @@ def _report(errors: list[Exception]) -> int:
 
 def _kill(context: Context, options: Options, names: list[str]) -> int:
     query: dict[str, str | int] = {"signal": options["signal"]} if options["signal"] else {}
-    return at_once(context, names, "POST", "/containers/{}/kill", query)
+    return at_once(context, names, "POST", "/kill", query)
 
 
 def _stop_query(options: Options) -> dict[str, str | int]:
@@ -90,14 +103,14 @@ def _stop_query(options: Options) -> dict[str, str | int]:
 
 
 def _stop(context: Context, options: Options, names: list[str]) -> int:
-    return at_once(context, names, "POST", "/containers/{}/stop", _stop_query(options))
+    return at_once(context, names, "POST", "/stop", _stop_query(options))
 
 
 def _restart(context: Context, options: Options, names: list[str]) -> int:
     query = _stop_query(options)
 
     def act(name: str) -> str:
-        context.client().post(f"/containers/{quote(name)}/restart", query)
+        context.client().post(api_path("container", name) + "/restart", query)
         return name
 
     return for_each(names, act)
@@ -112,7 +125,7 @@ def _rm(context: Context, options: Options, names: list[str]) -> int:
         context,
         [name for name in names if name.strip("/")],
         "DELETE",
-        "/containers/{}",
+        "",
         query,
         is_forced=options["force"],
     )
@@ -125,7 +138,7 @@ def _rm(context: Context, options: Options, names: list[str]) -> int:
 
 def _wait(context: Context, _options: Options, names: list[str]) -> int:
     def act(name: str) -> str:
-        return str(context.client().post(f"/containers/{quote(name)}/wait")["StatusCode"])
+        return str(context.client().post(api_path("container", name) + "/wait")["StatusCode"])
 
     return for_each(names, act)
 
@@ -135,7 +148,7 @@ def _rename(context: Context, _options: Options, arguments: list[str]) -> int:
     if not old or not new:
         raise Failure("Error: Neither old nor new names may be empty")
     try:
-        context.client().post(f"/containers/{quote(old)}/rename", {"name": new})
+        context.client().post(api_path("container", old) + "/rename", {"name": new})
     except ApiError as error:
         raise Failure(f"{describe(error)}\nError: failed to rename container named {old}") from None
     return 0
@@ -143,7 +156,7 @@ def _rename(context: Context, _options: Options, arguments: list[str]) -> int:
 
 def _top(context: Context, _options: Options, arguments: list[str]) -> int:
     query: dict[str, str | int] = {"ps_args": " ".join(arguments[1:])} if len(arguments) > 1 else {}
-    answer = context.client().get(f"/containers/{quote(arguments[0])}/top", query)
+    answer = context.client().get(api_path("container", arguments[0]) + "/top", query)
     from tsunagu.cli.output import out
     from tsunagu.cli.render import tab_write
 
@@ -155,7 +168,9 @@ def _top(context: Context, _options: Options, arguments: list[str]) -> int:
 
 def _port(context: Context, _options: Options, arguments: list[str]) -> int:
     name = arguments[0]
-    ports: dict[str, Any] = context.client().get(f"/containers/{quote(name)}/json")["NetworkSettings"]["Ports"] or {}
+    ports: dict[str, Any] = (
+        context.client().get(api_path("container", name) + "/json")["NetworkSettings"]["Ports"] or {}
+    )
     if len(arguments) > 1:
         number, slash, protocol = arguments[1].partition("/")
         from tsunagu.cli.flags import parse_uint

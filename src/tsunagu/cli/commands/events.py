@@ -23,13 +23,28 @@ _FLAGS: tuple[Flag, ...] = (
     ("until", "", "string", "", "End at a time"),
 )
 
+# Go's field, JSON's key, Go's zero value
+_FIELDS: tuple[tuple[str, str, object], ...] = (
+    ("Type", "Type", ""),
+    ("Action", "Action", ""),
+    ("Actor", "Actor", {}),
+    ("Scope", "scope", ""),
+    ("Time", "time", 0),
+    ("TimeNano", "timeNano", 0),
+    ("Status", "status", ""),
+    ("ID", "id", ""),
+    ("From", "from", ""),
+)
+
 
 def _events(context: Context, options: Options, _arguments: list[str]) -> int:
     template = options["format"]
     if template == "json":
         template = "{{json .}}"
     is_plain_json = template == "{{json .}}"
-    compiled = compile_template(template, "", "") if template and not is_plain_json else None
+    compiled = (
+        compile_template(template, complaint="Error parsing format: ") if template and not is_plain_json else None
+    )
     query: dict[str, str | int] = {}
     for flag in ("since", "until"):
         if options[flag]:
@@ -42,12 +57,13 @@ def _events(context: Context, options: Options, _arguments: list[str]) -> int:
     response = context.client().open("GET", "/events", query).raise_for_status()
     for event in response.documents():
         if compiled is not None:
-            from tsunagu.wire.gotemplate import TemplateError
+            from tsunagu.wire.gotemplate import Row, TemplateError
 
+            fields = {name: event.get(key) or zero for name, key, zero in _FIELDS}
             try:
-                say(compiled.inspect(event, "events.Message"))
-            except (TemplateError, KeyError) as error:
-                raise Failure(f"error parsing template: {error}") from None
+                say(compiled.render(Row("*events.Message", fields)))
+            except TemplateError as error:
+                raise Failure(f"Error parsing format: {error}", 64) from None
         elif is_plain_json:
             from tsunagu.jsontext import dumps
 

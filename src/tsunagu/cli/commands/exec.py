@@ -6,8 +6,8 @@ from tsunagu.cli.attaching import detach_bytes, resizer
 from tsunagu.cli.command import Command
 from tsunagu.cli.create_body import read_environment
 from tsunagu.cli.output import Failure, is_terminal
+from tsunagu.cli.paths import api_path
 from tsunagu.cli.session import Session, check_terminal, window_size
-from tsunagu.client import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _exec(context: Context, options: Options, arguments: list[str]) -> int:
     if not is_detached:
         check_terminal(wants_stdin, is_tty)
     client = context.client()
-    identity = client.post(f"/containers/{quote(arguments[0])}/exec", None, body)["Id"]
+    identity = client.post(api_path("container", arguments[0]) + "/exec", None, body)["Id"]
     start: dict[str, Any] = {"Detach": is_detached, "Tty": is_tty}
     if is_detached:
         client.post(f"/exec/{identity}/start", None, start)

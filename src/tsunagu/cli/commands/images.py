@@ -7,9 +7,10 @@ from time import time
 from tsunagu.cli.command import Command
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, say, warn
+from tsunagu.cli.paths import api_path
 from tsunagu.cli.render import ellipsis, print_list, query_filters, short_id
 from tsunagu.cli.units import go_time, human_duration, human_size, rfc3339
-from tsunagu.client import ApiError, ClientError, quote
+from tsunagu.client import ApiError, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _history(context: Context, options: Options, arguments: list[str]) -> int:
             "Size": ("SIZE", size),
             "Comment": ("COMMENT", lambda layer: layer["Comment"]),
         },
-        context.client().get(f"/images/{quote(arguments[0])}/history", query),
+        context.client().get(api_path("image", arguments[0]) + "/history", query),
         default=("ID", "CreatedSince", "CreatedBy", "Size", "Comment"),
         type_name="*formatter.historyContext",
         template=options["format"],
@@ -168,7 +169,7 @@ def _rmi(context: Context, options: Options, names: list[str]) -> int:
     errors: list[ClientError] = []
     for name in names:
         try:
-            for item in client.delete(f"/images/{quote(name)}", query):
+            for item in client.delete(api_path("image", name), query):
                 say(f"Deleted: {item['Deleted']}" if item.get("Deleted") else f"Untagged: {item['Untagged']}")
         except ClientError as error:
             errors.append(error)
@@ -189,7 +190,7 @@ def _tag(context: Context, _options: Options, arguments: list[str]) -> int:
     if reference.digest:
         raise Failure("refusing to create a tag with a digest reference")
     query = {"repo": reference.name, "tag": reference.tag or "latest"}
-    context.client().post(f"/images/{quote(source)}/tag", query)
+    context.client().post(api_path("image", source) + "/tag", query)
     return 0
 
 

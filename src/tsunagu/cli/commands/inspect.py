@@ -9,8 +9,9 @@ from __future__ import annotations
 from tsunagu.cli.command import Command
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, out, warn
+from tsunagu.cli.paths import api_path
 from tsunagu.cli.render import compile_template
-from tsunagu.client import ApiError, ClientError, quote
+from tsunagu.client import ApiError, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 _FORMAT: Flag = ("format", "f", "string", "", "Format the output:\n'json': JSON\n'TEMPLATE': the text of a Go template")
 _SIZE: Flag = ("size", "s", "bool", False, "Show the sizes of a container's files")
 _KINDS = ("config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume")
-_PATHS = {"container": "/containers/{}/json", "image": "/images/{}/json", "network": "/networks/{}"}
+_ENDINGS = {"container": "/json", "image": "/json", "network": ""}
 
 
 def _get(context: Context, kind: str, name: str, query: dict[str, str | int]) -> Any:
-    return context.client().get(_PATHS[kind].format(quote(name)), query)
+    return context.client().get(api_path(kind, name) + _ENDINGS[kind], query)
 
 
 def _inspect(context: Context, options: Options, names: list[str]) -> int:
@@ -40,7 +41,7 @@ def _inspect(context: Context, options: Options, names: list[str]) -> int:
         if not kind:
             raise Failure(f"type is empty: must be one of {shown}")
         raise Failure(f'unknown type: "{kind}": must be one of {shown}')
-    if kind and kind not in _PATHS:
+    if kind and kind not in _ENDINGS:
         raise Failure(f"inspecting a {kind} is not supported: this engine has containers, images and networks")
     has_size = options["size"]
 
@@ -48,9 +49,7 @@ def _inspect(context: Context, options: Options, names: list[str]) -> int:
         return {"size": 1} if has_size and one == "container" else {}
 
     def find(name: str) -> tuple[Any, str]:
-        if not name:
-            raise Failure("Error: No such object: ")
-        for one in (kind,) if kind else _PATHS:
+        for one in (kind,) if kind else _ENDINGS:
             try:
                 return _get(context, one, name, query(one)), one
             except ApiError as error:
@@ -97,7 +96,7 @@ def _print(template: str, names: list[str], find: Find) -> int:
         except TemplateError as error:
             lines.append("\n")
             errors.append(f"template parsing error: {error}")
-            break
+            continue
     if compiled is not None:
         out("".join(lines) or "\n")
     elif template == "json":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tsunagu.cli.command import Command
 from tsunagu.cli.output import Failure, write_all
-from tsunagu.client import BrokenAnswer, quote
+from tsunagu.cli.paths import api_path
+from tsunagu.client import BrokenAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _logs(context: Context, options: Options, arguments: list[str]) -> int:
     for flag in ("details", "follow", "timestamps"):
         if options[flag]:
             query[flag] = 1
-    path = f"/containers/{quote(arguments[0])}"
+    path = api_path("container", arguments[0])
     is_tty = client.get(f"{path}/json")["Config"]["Tty"]
     response = client.open("GET", f"{path}/logs", query).raise_for_status()
     if is_tty:

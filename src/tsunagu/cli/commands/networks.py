@@ -5,7 +5,8 @@ from __future__ import annotations
 from tsunagu.cli.command import Command
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, say, warn
-from tsunagu.client import ApiError, ClientError, quote
+from tsunagu.cli.paths import api_path
+from tsunagu.client import ApiError, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def _rm(context: Context, options: Options, names: list[str]) -> int:
     is_failed = False
     for name in names:
         try:
-            client.delete(f"/networks/{quote(name)}")
-        except ClientError as error:
+            client.delete(api_path("network", name))
+        except (ClientError, Failure) as error:
             if options["force"] and isinstance(error, ApiError) and error.status == 404:
                 continue
             warn(describe(error))
@@ -125,15 +126,17 @@ def _connect(context: Context, options: Options, arguments: list[str]) -> int:
     if options["gw-priority"]:
         endpoint["GwPriority"] = options["gw-priority"]
     network, container = arguments
+    api_path("container", container)  # refuses an empty name, as for every command
     body = {"Container": container, "EndpointConfig": endpoint}
-    context.client().post(f"/networks/{quote(network)}/connect", None, body)
+    context.client().post(api_path("network", network) + "/connect", None, body)
     return 0
 
 
 def _disconnect(context: Context, options: Options, arguments: list[str]) -> int:
     network, container = arguments
+    api_path("container", container)
     body = {"Container": container, "Force": options["force"]}
-    context.client().post(f"/networks/{quote(network)}/disconnect", None, body)
+    context.client().post(api_path("network", network) + "/disconnect", None, body)
     return 0
 
 

@@ -48,7 +48,7 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
 
         query["filters"] = query_filters(options["filter"])
     has_size = options["size"]
-    if has_size or (".Size" in template and not options["quiet"]):
+    if has_size or ((".Size" in template or template == "{{json .}}") and not options["quiet"]):
         query["size"] = 1
     is_short = not options["no-trunc"]
     default = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")

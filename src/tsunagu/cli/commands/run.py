@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tsunagu.cli.command import Command
+from tsunagu.cli.create_body import build, check_platform
 from tsunagu.cli.create_flags import CREATE_FLAGS, RUN_FLAGS
 from tsunagu.cli.main import describe
 from tsunagu.cli.output import Failure, say, warn
+from tsunagu.cli.references import familiar_name
 from tsunagu.client import ApiError, ClientError, Unreachable
 
 TYPE_CHECKING = False
@@ -17,21 +19,13 @@ if TYPE_CHECKING:
 
 
 def _create_command(context: Context, options: Options, arguments: list[str]) -> int:
-    with_help = _Explained("create")
-    try:
-        body = _body(context, options, arguments)
-    except (Failure, OSError) as error:
-        raise with_help(error) from None
+    body = _body(context, options, arguments, "create")
     say(_create(context, options, body))
     return 0
 
 
 def _run_command(context: Context, options: Options, arguments: list[str]) -> int:
-    with_help = _Explained("run")
-    try:
-        body = _body(context, options, arguments)
-    except (Failure, OSError) as error:
-        raise with_help(error) from None
+    body = _body(context, options, arguments, "run")
     if options["detach"]:
         if options["attach"]:
             raise Failure("conflicting options: cannot specify both --attach and --detach")
@@ -43,14 +37,7 @@ def _run_command(context: Context, options: Options, arguments: list[str]) -> in
     try:
         container = _create(context, options, body)
     except (ClientError, Failure, OSError) as error:
-        if (
-            isinstance(error, Failure)
-            and not error.has_name
-            and error.code == 1
-            and not isinstance(error, _PullFailure)
-        ):
-            raise
-        raise with_help(error) from None
+        raise _explained(error, "run") from None
     try:
         if options["detach"]:
             context.client().post(f"/containers/{container}/start")
@@ -60,7 +47,7 @@ def _run_command(context: Context, options: Options, arguments: list[str]) -> in
     except (ApiError, Unreachable) as error:
         if options["detach"]:
             say(container)
-        raise with_help(error) from None
+        raise _explained(error, "run") from None
 
 
 def _run_attached(context: Context, options: Options, body: dict[str, Any], container: str) -> int:
@@ -85,48 +72,41 @@ def _run_attached(context: Context, options: Options, body: dict[str, Any], cont
     return 0 if code is None else code
 
 
-class _PullFailure(Failure):
-    """The image is not here and cannot be fetched."""
-
-
-class _Explained:
-    """Turns an error into Docker's `docker: …` form with the help line and the exit code of `docker run`."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __call__(self, error: Exception) -> Failure:
-        message = describe(error)
-        return Failure(message, exit_code(message), has_name=True, help_for=self.command)
+def _explained(error: Exception, command: str) -> Failure:
+    """An error in Docker's `docker: …` form, with the help line and the exit code of `docker run`."""
+    message = describe(error)
+    return Failure(message, exit_code(message), has_name=True, help_for=command)
 
 
 def exit_code(message: str) -> int:
-    """126 when the command cannot be invoked, 127 when it cannot be found, else 125; told by the engine's sentence."""
-    if any(text in message for text in ("executable file not found", "no such file or directory: unknown")) or (
-        "Error response from daemon" in message and "no such file or directory" in message
-    ):
+    """127 when the command cannot be found, 126 when it cannot be run, else 125: told by the sentence as in Docker."""
+    if "executable file not found" in message or "no such file or directory" in message:
         return 127
-    if "Error response from daemon" in message and ("permission denied" in message or "is a directory" in message):
+    if "permission denied" in message or "is a directory" in message:
         return 126
     return 125
 
 
-def _body(context: Context, options: Options, arguments: list[str]) -> dict[str, Any]:
-    if options["pull"] not in ("always", "missing", "never"):
-        raise Failure(f'invalid pull option: \'{options["pull"]}\': must be one of "always", "missing" or "never"')
-    from tsunagu.cli.create_body import build
-
-    return build(options, arguments[0], arguments[1:], context.host)
+def _body(context: Context, options: Options, arguments: list[str], command: str) -> dict[str, Any]:
+    """The create request; what is wrong in it is explained with exit code 125, whatever its words."""
+    check_platform(options)
+    try:
+        if options["pull"] not in ("always", "missing", "never"):
+            allowed = '"always", "missing" or "never"'
+            raise Failure(f"invalid pull option: '{options['pull']}': must be one of {allowed}")
+        return build(options, arguments[0], arguments[1:], context.host)
+    except (Failure, OSError) as error:
+        raise Failure(describe(error), 125, has_name=True, help_for=command) from None
 
 
 def _create(context: Context, options: Options, body: dict[str, Any]) -> str:
     """Create the container, pulling its image first where that is asked for. Returns its id."""
     identity = _IdFile(options["cidfile"])
-    query = {}
-    if options["name"]:
-        query["name"] = options["name"]
-    if options["platform"]:
-        query["platform"] = options["platform"]
+    try:
+        familiar = familiar_name(body["Image"])
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    query = {name: options[name] for name in ("name", "platform") if options[name]}
     client = context.client()
     if options["pull"] == "always":
         _pull(context, options, body["Image"])
@@ -136,10 +116,8 @@ def _create(context: Context, options: Options, body: dict[str, Any]) -> str:
         is_absent = error.status == 404 and "no such image" in error.message.lower()
         if not is_absent or options["pull"] != "missing":
             raise
-        from tsunagu.cli.references import familiar_name
-
         if not options["quiet"]:
-            warn(f"Unable to find image '{familiar_name(body['Image'])}' locally")
+            warn(f"Unable to find image '{familiar}' locally")
         _pull(context, options, body["Image"])
         answer = client.post("/containers/create", query, body)
     for warning in answer.get("Warnings") or ():
@@ -152,10 +130,7 @@ def _create(context: Context, options: Options, body: dict[str, Any]) -> str:
 def _pull(context: Context, options: Options, image: str) -> None:
     from tsunagu.cli.pulling import pull_image
 
-    try:
-        pull_image(context.client(), image, options["platform"], is_quiet=options["quiet"], fd=2)
-    except (ClientError, Failure) as error:
-        raise _PullFailure(describe(error)) from None
+    pull_image(context.client(), image, options["platform"], is_quiet=options["quiet"], fd=2)
 
 
 class _IdFile:

@@ -53,7 +53,7 @@ def _version(context: Context, options: Options, _arguments: list[str]) -> int:
     facts: dict[str, Any] = {"Client": _client_facts(), "Server": None}
     error: ClientError | None = None
     try:
-        facts["Server"] = context.client().get("/version")
+        facts["Server"] = _with_readable_times(context.client().get("/version"))
     except ClientError as problem:
         error = problem
     template = options["format"]
@@ -63,11 +63,11 @@ def _version(context: Context, options: Options, _arguments: list[str]) -> int:
         say(dumps_go(facts))
     elif template:
         from tsunagu.cli.render import compile_template
-        from tsunagu.wire.gotemplate import TemplateError
+        from tsunagu.wire.gotemplate import TemplateError, typed
 
         compiled = compile_template(template, "version")
         try:
-            say(compiled.render(facts, fails_on_missing=True))
+            say(compiled.render(typed(facts, "version")))
         except TemplateError as problem:
             say("")
             raise Failure(str(problem)) from None
@@ -116,7 +116,7 @@ def _engine_lines(details: dict[str, str]) -> list[str]:
         ("API version", f"{details['ApiVersion']} (minimum version {details.get('MinAPIVersion', '')})"),
         ("Go version", details.get("GoVersion")),
         ("Git commit", details.get("GitCommit")),
-        ("Built", _build_time(details.get("BuildTime", ""))),
+        ("Built", details.get("BuildTime")),
         ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
         ("Experimental", details.get("Experimental")),
     ):
@@ -126,12 +126,15 @@ def _engine_lines(details: dict[str, str]) -> list[str]:
     return lines
 
 
-def _build_time(text: str) -> str:
-    if not text:
-        return ""
-    from tsunagu.cli.units import ansi_time
+def _with_readable_times(server: dict[str, Any]) -> dict[str, Any]:
+    """The engine's answer with the components' build times as Docker's client shows them, in JSON too."""
+    for component in server.get("Components") or ():
+        details = component.get("Details") or {}
+        if details.get("BuildTime"):
+            from tsunagu.cli.units import ansi_time
 
-    return ansi_time(text)
+            details["BuildTime"] = ansi_time(details["BuildTime"])
+    return server
 
 
 VERSION = Command("[OPTIONS]", f"Show the versions of {PROGRAM} and of its engine", _version, flags=FLAGS, most=0)
