@@ -17,7 +17,8 @@ import signal
 import socket
 import stat
 import subprocess
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +34,7 @@ __all__ = ["ExecSession", "Exit", "Process", "Runtime", "RuntimeFailed", "Runtim
 UNKNOWN_EXIT = 255  # conmon was killed, and nobody else learns the exit code of a container's process
 CREATE_TIMEOUT = 120.0  # seconds for the runtime to make a container or exec; only a hanging kernel needs this long
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+T = TypeVar("T")
 _ENDED_EARLY = "container's first process ended before it was started"
 
 
@@ -89,7 +91,9 @@ class Runtime:
         if ":" in log_path:
             raise InvalidParameter(f"the log path {log_path} contains ':'", hint="choose a data root without ':'")
         directory = self._directory(container_id)
-        await self._clear(directory)
+        if os.path.exists(directory) or os.path.exists(f"{self._state}/{container_id}"):
+            self._check_ended(container_id)
+            await self.delete(container_id)  # an earlier run, or what a crash left of it
         os.makedirs(self._state, mode=0o700, exist_ok=True)
         os.makedirs(f"{directory}/execs", mode=0o700)
         os.symlink(bundle, f"{directory}/bundle")
@@ -101,6 +105,9 @@ class Runtime:
             arguments.append("-i")
         if has_tty or keeps_stdin:
             arguments.append("--leave-stdin-open")
+        return await _to_the_end(self._create(arguments, directory))
+
+    async def _create(self, arguments: Sequence[str], directory: str) -> Process:
         conversation = conmon.spawn(
             arguments, directory=directory, terminal_directory=self._terminal_directory(), is_exec=False
         )
@@ -221,6 +228,16 @@ class Runtime:
             arguments.append("-t")
         if has_stdin and is_attached:
             arguments.append("-i")
+        try:
+            session = await _to_the_end(self._exec(arguments, directory, exec_id, is_attached=is_attached), _undo_exec)
+        except BaseException:
+            await _end_conmon(directory, grace=0.5)
+            await asyncio.to_thread(_remove_tree, directory)
+            raise
+        self._execs[exec_id] = directory
+        return session
+
+    async def _exec(self, arguments: Sequence[str], directory: str, exec_id: str, *, is_attached: bool) -> ExecSession:
         conversation = conmon.spawn(
             arguments, directory=directory, terminal_directory=self._terminal_directory(), is_exec=True
         )
@@ -237,18 +254,14 @@ class Runtime:
                 report = await conversation.report()
             if report is None or report[0] <= 0:
                 raise RuntimeFailed(exec_sentence(_said(report, directory)))
-            session = ExecSession(self._execs, exec_id, conversation, _identify(report[0], directory), connection)
+            return ExecSession(self._execs, exec_id, conversation, _identify(report[0], directory), connection)
         except BaseException as error:
             conversation.close()
             if connection is not None:
                 connection.close()
-            await _end_conmon(directory, grace=0.5)
-            await asyncio.to_thread(_remove_tree, directory)
             if isinstance(error, TimeoutError):
                 raise KernelFailure(f"the runtime ran nothing within {CREATE_TIMEOUT:.0f} seconds") from None
             raise
-        self._execs[exec_id] = directory
-        return session
 
     # ---- terminals
 
@@ -283,6 +296,11 @@ class Runtime:
         if not _ID.fullmatch(identifier):
             raise InvalidParameter(f"invalid id {identifier!r}")
         return f"{self._processes}/{identifier}"
+
+    def _check_ended(self, container_id: str) -> None:
+        process = _recorded(f"{self._directory(container_id)}/process.json")
+        if process is not None and self.is_alive(process):
+            raise KernelFailure(f"container {container_id} runs already", hint=f"its process is {process.pid}")
 
     async def _clear(self, directory: str) -> None:
         """Remove a process directory, once no conmon of the dead container can write into it any more."""
@@ -336,6 +354,12 @@ class ExecSession:
         self._exec_id = exec_id
         self._conversation = conversation
 
+    def discard(self) -> None:
+        """Let go of a session that nobody waits for."""
+        self._conversation.close()
+        if self.connection is not None:
+            self.connection.close()
+
     async def wait(self) -> int:
         """Wait for the end and return the exit code, 255 when conmon was killed. Removes what the exec left on disk.
 
@@ -350,6 +374,26 @@ class ExecSession:
         if directory:
             await asyncio.to_thread(_remove_tree, directory)
         return UNKNOWN_EXIT if code is None or not 0 <= code <= 255 else code
+
+
+def _undo_exec(session: ExecSession) -> None:
+    conmon.send_signal(session.process.pid, session.process.pid_started, signal.SIGKILL)
+    session.discard()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T], undo: Callable[[T], None] | None = None) -> T:
+    """Await `work`; when cancelled, only leave once it is done (and undone).
+
+    conmon goes its way whether we listen or not: left alone half-way, it could make a container after its removal.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            undo(task.result())
+        raise
 
 
 # ---- files and processes
