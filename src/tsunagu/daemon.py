@@ -178,8 +178,6 @@ def _log_to_stderr(level: str) -> None:
     )
     logging.Formatter.converter = time.gmtime
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    for noisy in ("pyroute2",):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

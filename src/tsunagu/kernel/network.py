@@ -141,6 +141,11 @@ class NetworkKernel:
         """Return when every deletion that was begun has ended."""
         await asyncio.wrap_future(self._reaper.doom(()))
 
+    async def open_resolver(self, path: str) -> ResolverSockets:
+        """Open new resolver sockets in a sandbox that runs already, in place of earlier ones. Raises KernelFailure."""
+        job = partial(sockets.open_resolver, replaces=True)
+        return await self._run(f"resolver in {path}", self._inside, path, job)
+
     async def open_sandbox_sockets(
         self, path: str, count: int, kind: int, family: int = socket.AF_INET, protocol: int = 0
     ) -> list[socket.socket]:

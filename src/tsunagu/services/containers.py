@@ -213,7 +213,7 @@ class Containers:
     async def discard(self, container: Container) -> None:
         """Remove what a stopped container is made of; the caller holds its lock. Crash-safe: the row goes last."""
         self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
-        await self._bundles.remove(container.id)
+        await asyncio.gather(self._bundles.remove(container.id), self._lifecycle.settle_kernel())
         self._engine.commit(ContainerRemoved(container.id))
         for endpoint in container.endpoints:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)

@@ -226,6 +226,10 @@ class Lifecycle:
         if ended is not None:
             ended.set()
 
+    async def settle_kernel(self) -> None:
+        """Return once every link of an ended container is gone from the kernel (some 20 ms of waiting for RCU)."""
+        await self._kernel.settle()
+
     async def settle_names(self) -> None:
         """Return once every name published so far is in force."""
         await self._resolver.settle()
@@ -239,7 +243,9 @@ class Lifecycle:
         ]
         if container.host.network_mode != "host":
             host_names = [e.host_ifname for e in endpoints if e.host_ifname]
-            works.append(("sandbox", self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names)))
+            # The links are silent at once; that they are gone is waited for by `settle_kernel`, when somebody must know.
+            gone = self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names, waits=False)
+            works.append(("sandbox", gone))
         results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)
         # The rootfs can only be unmounted once the runtime has let go of it.
         results += await asyncio.gather(self._bundles.unmount(container.id), return_exceptions=True)

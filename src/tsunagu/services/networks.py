@@ -97,8 +97,7 @@ class Networks:
                     f"{members[0][0].name}",
                 )
             self._engine.commit(NetworkRemoved(network.id))
-            await self._kernel.remove_bridge(network.bridge)
-            await self.sync_firewall()
+            await asyncio.gather(self._kernel.remove_bridge(network.bridge), self.sync_firewall())
         self._engine.emit("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
