@@ -47,14 +47,14 @@ check: $(VENV)/.dev ## format, lint, types, layers, unit tests: seconds, no priv
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q $(UNPRIVILEGED_TESTS)
 
 test: $(VENV)/.dev ## everything: check, then every test there is, then that nothing is left on the host
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tests/images/build.py
 	$(BIN)/python -m pytest tests
 
