@@ -25,7 +25,7 @@ _ESCAPES |= {code: "\\ufffd" for code in range(0xDC80, 0xDD00)}
 def encode(value: object) -> str:
     """Compact JSON: maps sorted by key, structs in their fields' order, floats as Go prints them."""
     if isinstance(value, Number):
-        return value
+        return str(value)
     if isinstance(value, str):
         return f'"{value.translate(_ESCAPES)}"'
     if isinstance(value, bool):

@@ -46,14 +46,20 @@ def text_of(value: object) -> str:
         return value
     if isinstance(value, Invalid):
         return "<no value>"
+    return _Printer().value(pointed(value), "v", 0)
+
+
+def pointed(value: object) -> object:
+    """What a pointer points to; nil pointers and other values as they are."""
     while isinstance(value, Typed) and value.type.kind == "pointer" and value.value is not None:
         value = value.target()
-    return _Printer().value(value, "v", 0)
+    return value
 
 
 def sprint(values: list[object]) -> str:
     """Go's fmt.Sprint: a space between two operands when neither is a string."""
     parts: list[str] = []
+    values = [_bare(value) for value in values]
     for index, value in enumerate(values):
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
             parts.append(" ")
@@ -121,12 +127,15 @@ class _Printer:
         "has_space",
         "has_zero",
         "is_good",
+        "is_source",
+        "names_fields",
         "precision",
         "width",
     )
 
     def __init__(self) -> None:
         self.has_minus = self.has_plus = self.has_sharp = self.has_space = self.has_zero = False
+        self.names_fields = self.is_source = False  # %+v, %#v
         self.width: int | None = None
         self.precision: int | None = None
         self.is_good = True
@@ -194,13 +203,19 @@ class _Printer:
         value = _bare(value)
         if verb == "T":
             return self._padded(type_name(value))
+        if verb == "v":  # `%+v` and `%#v` speak of the form of structs, not of signs and prefixes
+            self.names_fields, self.has_plus = self.has_plus, False
+            self.is_source, self.has_sharp = self.has_sharp, False
         return self.value(value, verb, 0)
 
     def value(self, value: object, verb: str, depth: int) -> str:
         """The value under that verb; `depth` > 0 inside of a list, map or struct."""
         value = _bare(value)
         if value is None:
-            return self._padded("<nil>") if verb == "v" else f"%!{verb}(<nil>)"
+            if self.is_source and depth:
+                return "interface {}(nil)"
+            # Inside of a list or map Go prints a nil interface the same under every verb.
+            return self._padded("<nil>") if verb == "v" else "<nil>" if depth else f"%!{verb}(<nil>)"
         if isinstance(value, bool):
             return self._padded("true" if value else "false") if verb in "tv" else self._wrong(value, verb)
         if isinstance(value, int):
@@ -220,7 +235,7 @@ class _Printer:
         return self._wrong(value, verb)
 
     def _wrong(self, value: object, verb: str) -> str:
-        return f"%!{verb}({type_name(value)}={_Printer().value(value, 'v', 0)})"
+        return f"%!{verb}({type_name(value)}={self.value(value, 'v', 0)})"  # with its flags, as Go does
 
     def _padded(self, text: str) -> str:
         if self.width is None or len(text) >= self.width:
@@ -274,7 +289,7 @@ class _Printer:
 
     def _string(self, value: str, verb: str) -> str:
         if verb in "vs":
-            if self.has_sharp and verb == "v":
+            if self.is_source:
                 return self._padded(quote(value))
             return self._padded(value if self.precision is None else value[: self.precision])
         if verb == "q":
@@ -292,12 +307,12 @@ class _Printer:
         return self._wrong(value, verb)
 
     def _list(self, items: list[object], verb: str, depth: int, name: str) -> str:
-        if verb == "v" and self.has_sharp:
+        if self.is_source:
             return f"{name}{{{', '.join(self.value(item, verb, depth + 1) for item in items)}}}"
         return "[" + " ".join(self.value(item, verb, depth + 1) for item in items) + "]"
 
     def _map(self, items: list[tuple[str, object]], verb: str, depth: int, name: str) -> str:
-        if verb == "v" and self.has_sharp:
+        if self.is_source:
             inner = ", ".join(f"{quote(key)}:{self.value(item, verb, depth + 1)}" for key, item in items)
             return f"{name}{{{inner}}}"
         inner = " ".join(
@@ -306,24 +321,29 @@ class _Printer:
         return f"map[{inner}]"
 
     def _struct(self, items: list[tuple[str, object]], verb: str, depth: int, name: str) -> str:
-        if verb == "v" and self.has_sharp:
+        if self.is_source:
             return f"{name}{{{', '.join(f'{key}:{self.value(item, verb, depth + 1)}' for key, item in items)}}}"
-        has_names = verb == "v" and self.has_plus
+        has_names = self.names_fields
         parts = [(f"{key}:" if has_names else "") + self.value(item, verb, depth + 1) for key, item in items]
         return "{" + " ".join(parts) + "}"
 
     def _typed(self, value: Typed, verb: str, depth: int) -> str:
         kind, name = value.type.kind, value.type.name
+        if self.is_source and value.value is None and kind in ("pointer", "map", "slice"):
+            return f"({name})(nil)" if kind == "pointer" else f"{name}(nil)"
         if kind == "time":
             return self._string(time_text(value.value), verb)
         if kind == "struct":
             return self._struct([(field.name, value.get(field)) for field in value.type.fields], verb, depth, name)
         if kind == "pointer":
             if value.value is None:
+                if verb in "bdoxX":
+                    return self._integer(0, verb)
                 return self._padded("<nil>") if verb == "v" else f"%!{verb}({name}=<nil>)"
             # Go prints an address for a pointer inside of something; its contents say more.
             target = self.value(value.target(), verb, depth + 1)
-            return "&" + target if depth == 0 and target.startswith(("{", "[", "map[")) else target
+            element = value.type.element.kind if value.type.element else ""
+            return "&" + target if depth == 0 and element in ("struct", "map", "slice", "array") else target
         if kind in ("slice", "array"):
             return self._list(value.items(), verb, depth, name)
         return self._map([(key, value.entry(key)) for key in value.sorted_keys()], verb, depth, name)

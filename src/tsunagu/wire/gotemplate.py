@@ -17,7 +17,7 @@ from tsunagu.wire.gotemplate_eval import Evaluator
 from tsunagu.wire.gotemplate_functions import FUNCTIONS, HEADER_FUNCTIONS
 from tsunagu.wire.gotemplate_nodes import TemplateError
 from tsunagu.wire.gotemplate_parse import Parser
-from tsunagu.wire.gotypes import INVALID, Row, Typed
+from tsunagu.wire.gotypes import INVALID, Number, Row, Typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ class Template:
         try:
             return self.render(typed(value, type_name))
         except TemplateError:
-            run = Evaluator(
-                self.text, self.name, self.templates, FUNCTIONS, fails_on_missing=True, has_text_numbers=True
-            )
-            run.run(value)
-            return "".join(run.parts)
+            return self.render(_with_text_numbers(value), fails_on_missing=True)
 
     def header(self, headers: Mapping[str, str]) -> str:
         """The header line of `table …`: the template over the header words, with functions that leave them alone.
@@ -78,6 +74,15 @@ class Template:
         except TemplateError:
             return "".join(run.parts)
         return "".join(run.parts)
+
+
+def _with_text_numbers(value: object) -> object:
+    """The JSON as Docker reads it for the second run: every number is a json.Number."""
+    if isinstance(value, dict):
+        return {key: _with_text_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_text_numbers(item) for item in value]
+    return Number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 class _Headers(Row):

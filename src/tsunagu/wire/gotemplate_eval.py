@@ -54,7 +54,7 @@ class _Continue(Exception):
 
 
 class Evaluator:
-    """One run. `fails_on_missing` is Go's `missingkey=error`; `has_text_numbers` makes JSON numbers json.Number."""
+    """One run. `fails_on_missing` is Go's `missingkey=error`."""
 
     def __init__(
         self,
@@ -64,14 +64,12 @@ class Evaluator:
         functions: Mapping[str, Function],
         *,
         fails_on_missing: bool = False,
-        has_text_numbers: bool = False,
     ) -> None:
         self.source = source
         self.name = name
         self.templates = templates
         self.functions = functions
         self.fails_on_missing = fails_on_missing
-        self.has_text_numbers = has_text_numbers
         self.running = name
         self.node: Node | None = None
         self.variables: list[list[object]] = []
@@ -141,7 +139,10 @@ class Evaluator:
             self._walk_all(node.otherwise, dot)
 
     def _range(self, node: Branch, dot: object) -> None:
-        value = indirect(self._pipeline(node.pipeline, dot))
+        pointer = self._pipeline(node.pipeline, dot)
+        value = indirect(pointer)
+        if value is None and isinstance(pointer, Typed):
+            self._fail("range can't iterate over <nil>")
         names = node.pipeline.variables
         items: Iterable[tuple[object, object]]
         if isinstance(value, (bool, str, float, Row)):
@@ -152,7 +153,7 @@ class Evaluator:
             items = ((number, number) for number in range(value))
             count = value
         elif isinstance(value, dict):
-            items = [(key, self._json(value[key])) for key in sorted(value)]
+            items = [(key, Interface(value[key])) for key in sorted(value)]
             count = len(value)
         elif isinstance(value, Typed) and value.type.kind == "map":
             items = [(key, value.entry(key)) for key in value.sorted_keys()]
@@ -164,7 +165,7 @@ class Evaluator:
             self._fail(f"range can't iterate over {_text(value)}")
         elif isinstance(value, (list, tuple)):
             is_text = isinstance(value, Strings)
-            items = [(index, item if is_text else self._json(item)) for index, item in enumerate(value)]
+            items = [(index, item if is_text else Interface(item)) for index, item in enumerate(value)]
             count = len(items)
         else:
             items, count = (), 0
@@ -292,12 +293,6 @@ class Evaluator:
             receiver = self._field(receiver, name, dot, [], _MISSING)
         return self._field(receiver, names[-1], dot, words, final)
 
-    def _json(self, value: object) -> Interface:
-        """An element of plain JSON; on the second run its numbers are text."""
-        if self.has_text_numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return Interface(Number(value))
-        return Interface(value)
-
     def _field(self, receiver: object, name: str, dot: object, words: list[Node], final: object) -> object:
         if isinstance(receiver, Invalid):
             if self.fails_on_missing:
@@ -314,7 +309,7 @@ class Evaluator:
                 self._fail(f"{name} is not a method but has arguments")
             if isinstance(target, dict):
                 if name in target:
-                    return self._json(target[name])
+                    return Interface(target[name])
                 found: object = INVALID
             else:
                 found = target.entry(name)
@@ -377,7 +372,10 @@ class Evaluator:
         if final is not _MISSING:
             operands.append(self._checked(final, parameters[min(len(words), len(parameters) - 1)]))
         try:
-            return function.call(*operands)
+            result = function.call(*operands)
+            if isinstance(result, str) and len(result) > MAX_TEXT:  # doubled in a loop it would eat all memory
+                raise FunctionError(f"the text is longer than {MAX_TEXT >> 20} MiB")
+            return result
         except FunctionError as error:
             self.node = node
             message = str(error)
@@ -446,6 +444,8 @@ class Evaluator:
         if isinstance(inner, Invalid):
             if wanted == "[]string":
                 return Strings()
+            if isinstance(value, Interface):
+                self._fail(f"wrong type for value; expected {wanted}; got interface {{}}")
             self._fail(f"invalid value; expected {wanted}")
         while isinstance(inner, Typed) and inner.type.kind == "pointer" and inner.value is not None:
             inner = inner.target()
@@ -462,7 +462,7 @@ class Evaluator:
             words = inner.items()
             if inner.type.element is not None and inner.type.element.kind == "string":
                 return words
-        self._fail(f"wrong type for value; expected {wanted}; got {_type_name(value)}")
+        self._fail(f"wrong type for value; expected {wanted}; got {_type_name(inner)}")
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # A template may not make a text longer than this, whatever it asks for.
-MAX_TEXT = 64 << 20
+MAX_TEXT = 16 << 20
 
 
 class FunctionError(Exception):
@@ -142,6 +142,8 @@ def _slice(item: object, *indexes: object) -> object:
         raise FunctionError(f"can't slice item of type {_type(item)}")
     bounds = [0, len(body), len(body)]
     for number, index in enumerate(indexes):
+        if isinstance(index, Interface) and not isinstance(index.value, int):
+            raise FunctionError("cannot index slice/array with type interface {}")  # Go looks inside for `index` only
         bounds[number] = _position(index, len(body))
     for low, high in ((bounds[0], bounds[1]), (bounds[1], bounds[2])):
         if low > high:
@@ -182,6 +184,13 @@ def _kind(value: object) -> str:
     return "string" if isinstance(value, str) else ""
 
 
+def _shape(value: object) -> str:
+    """Go's kind of a value that is no scalar."""
+    if isinstance(value, Typed):
+        return value.type.kind
+    return "map" if isinstance(value, dict) else "pointer" if isinstance(value, Row) else "slice"
+
+
 def _is_nil(value: object) -> bool:
     return isinstance(value, Invalid) or (isinstance(value, Typed) and value.value is None)
 
@@ -190,23 +199,26 @@ def _eq(first: object, *others: object) -> bool:
     if not others:
         raise FunctionError("missing argument for comparison")
     first = bare(first)
+    return any(_equal(first, bare(other)) for other in others)
+
+
+def _equal(first: object, other: object) -> bool:
     kind = _kind(first)
-    for other in map(bare, others):
-        if kind != _kind(other):
-            if not isinstance(first, Invalid) and not isinstance(other, Invalid):
-                raise FunctionError("incompatible types for comparison")
-        elif kind:
-            if first == other:
-                return True
-        elif _is_nil(first) or _is_nil(other):
-            if _is_nil(first) == _is_nil(other):
-                return True
-        elif isinstance(other, Typed) and other.type.kind in ("struct", "pointer", "time"):
-            if isinstance(first, Typed) and first.value is other.value:
-                return True
-        else:
-            raise FunctionError(f"non-comparable type {_print(other)}: {_type(other)}")
-    return False
+    if isinstance(first, Invalid) or isinstance(other, Invalid):
+        return _is_nil(first) and _is_nil(other)
+    if kind != _kind(other):
+        raise FunctionError("incompatible types for comparison")
+    if kind:
+        return first == other
+    shape = _shape(first)
+    if shape != _shape(other):
+        left, right = (_printf("%s", first), _type(first)), (_type(other), _print(other))
+        raise FunctionError(f"non-comparable types {left[0]}: {left[1]}, {right[0]}: {right[1]}")
+    if _is_nil(first) or _is_nil(other):
+        return _is_nil(first) and _is_nil(other)
+    if shape in ("map", "slice"):
+        raise FunctionError(f"non-comparable type {_printf('%s', other)}: {_type(other)}")
+    return first.value is other.value if isinstance(first, Typed) and isinstance(other, Typed) else first is other
 
 
 def _lt(first: object, second: object) -> bool:
@@ -248,11 +260,11 @@ def _printf(form: str, *values: object) -> str:
 
 def _one_text(values: tuple[object, ...]) -> str:
     """What the escaping functions escape: a single string as it is, anything else printed."""
-    from tsunagu.wire.goprint import sprint, text_of
+    from tsunagu.wire.goprint import pointed, sprint
 
     if len(values) == 1 and isinstance(values[0], str):
         return values[0]
-    return sprint([value if isinstance(value, (str, int, float)) else text_of(value) for value in map(bare, values)])
+    return sprint(["<no value>" if isinstance(value, Invalid) else pointed(value) for value in map(bare, values)])
 
 
 def _html(*values: object) -> str:
@@ -290,12 +302,21 @@ def _join(words: object, separator: str) -> str:
     return separator.join(_print(word) for word in words)  # type: ignore[attr-defined]
 
 
+def _upper(text: str) -> str:
+    """One character for one: Go leaves alone what would need two (ß)."""
+    return "".join([big if len(big := char.upper()) == 1 else char for char in text])
+
+
+def _lower(text: str) -> str:
+    return "".join([small if len(small := char.lower()) == 1 else char for char in text])
+
+
 def _title(text: str) -> str:
     """Go's strings.Title: only the first letter of each word changes; `_` joins words."""
     parts: list[str] = []
     is_start = True
     for char in text:
-        parts.append(char.title() if is_start else char)
+        parts.append(_upper(char) if is_start else char)
         is_start = not (char.isalnum() or char == "_") if char.isascii() else char.isspace()
     return "".join(parts)
 
@@ -352,12 +373,12 @@ FUNCTIONS: dict[str, Function] = {
     # Docker's.
     "join": Function(_join, "[]string", "string"),
     "json": Function(_json, "value"),
-    "lower": Function(str.lower, "string"),
+    "lower": Function(_lower, "string"),
     "pad": Function(_pad, "string", "int", "int"),
     "split": Function(_split, "string", "string"),
     "title": Function(_title, "string"),
     "truncate": Function(_truncate, "string", "int"),
-    "upper": Function(str.upper, "string"),
+    "upper": Function(_upper, "string"),
 }
 
 # For the header line of a table: the functions that would change the value leave the header's words alone.

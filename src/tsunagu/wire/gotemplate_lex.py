@@ -3,7 +3,7 @@
 For: `gotemplate_parse`. May import `goquote` (error texts). Must never import anything slow (this runs in the command
 line before every `--format`), nor fail with anything but an error token: the parser turns that into `TemplateError`.
 
-Behaviour follows Go 1.24's text/template, checked against the docker client by `tests/unit/test_gotemplate_docker.py`.
+Behaviour follows Go 1.24's text/template; `tests/contract/test_gotemplate_docker.py` compares with the docker client.
 """
 
 from __future__ import annotations

@@ -402,10 +402,13 @@ def _number(text: str) -> int | float:
     is_float = "." in digits or ("p" in digits if is_hex else "e" in digits)
     try:
         if is_float:
-            return float.fromhex(text.replace("_", "")) if is_hex else float(text)
+            number = float.fromhex(text.replace("_", "")) if is_hex else float(text)
+            if abs(number) == float("inf"):
+                raise ValueError
+            return number
         is_octal = len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_"
         value = int(text, 8 if is_octal else 0)
-    except ValueError:
+    except (ValueError, OverflowError):  # fromhex overflows where float() gives infinity
         raise ValueError(f"illegal number syntax: {quote(text)}") from None
     if not -(1 << 63) <= value < 1 << 64:
         raise OverflowError

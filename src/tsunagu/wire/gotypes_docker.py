@@ -1,9 +1,8 @@
 """Docker's Go types (API 1.50) of everything that can be inspected, as tables for `gotypes.Registry`.
 
 For: `Template.inspect`, and (`gotypes_system`) `info` and `version`. The order of fields is that of `{{json .}}` and
-`{{.}}`. Facts: what the docker client prints for answers that lack every optional field;
-`tests/unit/test_gotemplate_docker.py` compares. May import `gotypes`. Must never be imported where plain dictionaries do:
-resolving a type costs about a millisecond.
+`{{.}}`. Facts: what the docker client prints for answers that lack every optional field; a contract test compares.
+May import `gotypes`. Must never be imported where plain dicts do: resolving a type costs about a millisecond.
 """
 
 from __future__ import annotations
