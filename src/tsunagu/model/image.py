@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -10,7 +13,9 @@ import msgspec
 from .errors import InvalidParameter
 
 DEFAULT_DOMAIN = "docker.io"
-_DOMAIN = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]+)*(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?")
+_DOMAIN = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]+)*(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?"
+)
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,}")
@@ -87,3 +92,17 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         """The `config` section: Cmd, Entrypoint, Env, User, WorkingDir, Labels, ExposedPorts, …"""
         section = self.config.get("config")
         return section if isinstance(section, dict) else {}
+
+
+def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the identity of each layer together with all layers below it (OCI image-spec, "Layer ChainID")."""
+    return _chain_ids(tuple(diff_ids))
+
+
+@functools.lru_cache(maxsize=1024)
+def _chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
+    found: list[str] = []
+    for diff_id in diff_ids:
+        below = found[-1] if found else ""
+        found.append(f"sha256:{hashlib.sha256(f'{below} {diff_id}'.encode()).hexdigest()}" if below else diff_id)
+    return tuple(found)
