@@ -1,4 +1,5 @@
-"""Measure the resolver inside a real sandbox against a trivial C responder, in the same run on the same kind of socket.
+"""Measure the resolver inside a real sandbox against a trivial C responder,
+in the same run on the same kind of socket.
 
     .venv/bin/python bench/dns/run.py [--seconds 3] [--rounds 3]
 

@@ -1,7 +1,8 @@
 """Take and send many datagrams with one system call each: recvmmsg(2) and sendmmsg(2) by ctypes.
 
 One set of buffers serves every socket of the process. A reply is written over its query in place: id and question stay
-where they are, as they were spelled. Linux on a 64-bit machine only: the layout of struct mmsghdr is spelled out below.
+where they are,
+as they were spelled. Linux on a 64-bit machine only: the layout of struct mmsghdr is spelled out below.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Ask the outside: one flight per question, raced over the servers, shared by everybody who asks the same.
 
-Next server after 300 ms of silence, at once after a refusal or an error; SERVFAIL and REFUSED try the next, NXDOMAIN is
+Next server after 300 ms of silence, at once after a refusal or an error; SERVFAIL and REFUSED try the next,
+NXDOMAIN is
 final (Docker). Bytes that do not answer our question are ignored until the deadline (CVE-2023-29483). The whole
 budget is below the five seconds of a libc. Imports `wire` and the resolver's own modules.
 """

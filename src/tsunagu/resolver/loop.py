@@ -92,7 +92,8 @@ class Loop:
                     self._fault()
 
     def _fault(self) -> None:
-        """Report the exception being handled; after the first hundred only count, so that a log cannot fill a disk."""
+        """Report the exception being handled; after the first hundred only count,
+        so that a log cannot fill a disk."""
         self.faults += 1
         if self.faults <= 100:
             sys.stderr.write(traceback.format_exc())

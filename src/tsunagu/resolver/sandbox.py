@@ -22,7 +22,7 @@ from .tables import Table
 from .tcp import Connections
 from .upstream import InnerPool
 
-MAX_READY = 4096  # replies kept in parts for one sight; past that, queries take the longer way
+MAX_READY = 4096  # replies kept in parts for one sight; past that, all are made anew
 _SLOTS = tuple((i, i * SIZE, i * 16 + 14, i * 2 + 1) for i in range(COUNT))  # indexes into a Batch
 
 Deliver = Callable[[bytes], None]
@@ -110,7 +110,10 @@ class Sandbox:
         sight = self.sight
         found = answers.local(query, sight.tables, self.subnets)
         if found is not None:
-            if len(sight.ready) < MAX_READY and (made := answers.ready(query, data, found)) is not None:
+            made = answers.ready(query, data, found)
+            if made is not None:
+                if len(sight.ready) >= MAX_READY:  # somebody varies his queries; those that matter are soon back
+                    sight.ready.clear()
                 sight.ready[data[2:].lower()] = made
             return answers.render(query, found, limit)
         self.waiting += 1

@@ -88,7 +88,7 @@ def view(world: World, container: Container) -> View:
     return View(
         networks=tuple(e.network_id for e in named),
         links=tuple((e.network_id, alias, target) for e in named for target, alias in map(parse_link, e.config.links)),
-        servers=container.host.dns,
+        servers=tuple(s for s in container.host.dns if not _is_ours(s)),
         has_external=any(not world.networks[e.network_id].is_internal for e in ordered),
         forwards_single=not _ndots(container.host.dns_options),
     )
@@ -156,8 +156,8 @@ def parse_resolv_conf(text: str) -> HostFile:
 
 
 def host_servers(text: str) -> tuple[str, ...]:
-    """Return the name servers of the host's resolv.conf, each once, without ours; all of them (Docker keeps three)."""
-    return tuple(dict.fromkeys(s for s in parse_resolv_conf(text).servers if s != RESOLVER_ADDRESS))
+    """Return the name servers of the host's resolv.conf, each once; all of them (Docker keeps three)."""
+    return tuple(dict.fromkeys(parse_resolv_conf(text).servers))
 
 
 def resolv_conf(
@@ -236,6 +236,11 @@ def _legacy_servers(servers: Sequence[str], has_ipv6: bool, notes: list[str]) ->
     return kept
 
 
+def _is_ours(text: str) -> bool:
+    """True for the embedded server's own address: asking it in its own name would go round in a circle."""
+    return text.lower().removeprefix("::ffff:") == RESOLVER_ADDRESS
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)
@@ -303,7 +308,8 @@ def hosts_file(
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:
-    """Return (name, address) of `--add-host`: `name:address` or `name=address`; an IPv6 address may stand in brackets.
+    """Return (name,
+    address) of `--add-host`: `name:address` or `name=address`; an IPv6 address may stand in brackets.
 
     Raises InvalidParameter in Docker's words.
     """

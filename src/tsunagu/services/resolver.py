@@ -7,11 +7,13 @@ as many names as the endpoint has. May import rules, wire and kernel; never touc
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from socket import socket
+from socket import if_nametoindex, socket
 
+from tsunagu.kernel.inotify import FileWatch
 from tsunagu.model.container import Container
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Network
@@ -22,11 +24,14 @@ from tsunagu.wire import control
 
 from .resolver_link import Link
 
+log = logging.getLogger("tsunagu.resolver")
+
 
 class Resolver:
     """Feeds the resolver process and keeps duplicates of every socket it serves.
 
-    A container is live, that is in the tables, while it is running with joined endpoints; one that is starting already
+    A container is live, that is in the tables,
+    while it is running with joined endpoints; one that is starting already
     from `add_sandbox` on, so that its process finds its own name in its first instruction.
     """
 
@@ -42,6 +47,7 @@ class Resolver:
         self._servers: tuple[str, ...] = ()
         self._is_open = False  # a batch with changes has not been committed yet
         self._last = 0
+        self._watch: FileWatch | None = None
 
     async def start(self, world: World) -> None:
         """Connect to a living resolver, or start one, and tell it everything. Sockets of sandboxes that a living
@@ -59,10 +65,15 @@ class Resolver:
             else:
                 _close(sockets)
         self._feed()
+        self._watch_host_file()
         await self.settle()
 
     async def close(self, *, stop_process: bool) -> None:
         """Disconnect and close our duplicates. Without `stop_process` the resolver goes on answering alone."""
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.descriptor)
+            self._watch.close()
+            self._watch = None
         await self._link.close(stop_process=stop_process)
         for sockets in self._sockets.values():
             _close(sockets)
@@ -141,6 +152,26 @@ class Resolver:
             **{key: value for key, value in self._link.counters.items() if key != "sandboxes"},
         }
 
+    # ---- the host's servers
+
+    def _watch_host_file(self) -> None:
+        """Follow the host's resolv.conf (needs.md N6: a VPN or another Wi-Fi must not need a restart)."""
+        try:
+            self._watch = FileWatch(self._resolv_conf)
+        except OSError as error:
+            log.warning("changes of %s will not be seen error=%s", self._resolv_conf, error)
+            return
+        asyncio.get_running_loop().add_reader(self._watch.descriptor, self._read_host_file)
+
+    def _read_host_file(self) -> None:
+        if self._watch is None or not self._watch.has_changed():
+            return
+        servers = names.host_servers(_read(self._resolv_conf))
+        if servers != self._servers:
+            self._servers = servers
+            log.info("name servers of the host changed servers=%s", " ".join(servers) or "none")
+            self._send(_servers_message(servers))
+
     # ---- what is live
 
     def _registrations(self, container: Container) -> dict[str, Registration]:
@@ -175,7 +206,7 @@ class Resolver:
     def _feed(self) -> None:
         """Tell everything, as one batch: a reader of the old tables sees the new ones whole."""
         self._link.send(control.Reset())
-        self._link.send(control.Servers(list(self._servers)))
+        self._link.send(_servers_message(self._servers))
         for network in self._networks.values():
             self._link.send(_network_message(network))
         for registrations in self._live.values():
@@ -223,6 +254,18 @@ def _view_message(container_id: str, view: View) -> control.View:
     return control.View(
         container_id, list(view.networks), list(view.links), list(view.servers), view.has_external, view.forwards_single
     )
+
+
+def _servers_message(servers: Sequence[str]) -> control.Servers:
+    """Zones of link-local addresses (`fe80::1%eth0`) become numbers: the resolver cannot look interfaces up."""
+    numbered = []
+    for server in servers:
+        address, _, zone = server.partition("%")
+        try:
+            numbered.append(f"{address}%{zone if zone.isdigit() else if_nametoindex(zone)}" if zone else address)
+        except OSError:
+            log.warning("name server %s skipped: no such interface", server)
+    return control.Servers(numbered)
 
 
 def _packed(address: str) -> bytes:

@@ -1,6 +1,7 @@
 """The resolver process as the engine sees it: find a living one or start it, talk to it, start it again when it dies.
 
-Knows nothing of names: it moves messages, sockets and acknowledgements. The process outlives the engine, and the engine
+Knows nothing of names: it moves messages, sockets and acknowledgements. The process outlives the engine,
+and the engine
 outlives the process: each can feed the other again.
 """
 
@@ -101,8 +102,13 @@ class Link:
         """Queue a message; without a connection it is dropped, since `feed` will tell everything."""
         if self._socket is None:
             return
+        try:
+            data = control.encode(message)
+        except Garbled as error:
+            log.error("not told to the resolver: %s", error)  # thousands of names for one endpoint
+            return
         # Duplicates, because the caller may close its sockets before the queue is empty.
-        self._queue.append((control.encode(message), [os.dup(s.fileno()) for s in sockets]))
+        self._queue.append((data, [os.dup(s.fileno()) for s in sockets]))
         if len(self._queue) == 1:
             self._flush()
 

@@ -171,8 +171,8 @@ class Query:
 
     @property
     def is_single_label(self) -> bool:
-        """True for a name without a dot, and for the root."""
-        return not self.name[0] or not self.name[self.name[0] + 1]
+        """True for a name without a dot; the root has no label at all."""
+        return self.name[0] > 0 and self.name[self.name[0] + 1] == 0
 
     @property
     def limit(self) -> int:
