@@ -15,7 +15,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -136,7 +136,8 @@ def decompressed(stream: io.BufferedReader) -> tuple[io.RawIOBase | io.BufferedI
             return gzip.GzipFile(fileobj=stream, mode="rb"), kind
         case "zstd":
             decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-            return decoder.stream_reader(stream, read_size=_BUFFER, read_across_frames=True), kind
+            reader = decoder.stream_reader(stream, read_size=_BUFFER, read_across_frames=True)
+            return cast(io.RawIOBase, reader), kind
         case "xz":
             return _Xz(stream), kind
         case "bzip2":

@@ -1,15 +1,17 @@
 """The unpacked layers on disk: added once, verified, shared by every image and container that stands on them.
 
-`<root>/layers/<name>/` holds `diff` (what overlayfs reads), `layer.json` and what is needed to give the layer's tar back
-byte for byte. A layer is known by its chain id (it and all below it), because directories that its tar does not describe
-take their attributes from below. A layer is made in `<root>/tmp` and appears by one rename; nothing is fsynced, as with Docker.
+`<root>/layers/<name>/` holds `diff` (what overlayfs reads), `layer.json` and what is needed to give the layer's tar
+back byte for byte. A layer is known by its chain id (it and all below it), because directories that its tar does not
+describe take their attributes from below. A layer is made in `<root>/tmp` and appears by one rename; nothing is
+fsynced, as with Docker.
 
 To save an image again its tars must come back exactly (their digests are the image's identity). Keeping a copy of each
-tar would double the disk space, so a *recipe* is kept: the bytes that are not file content, compressed, and the names of
-the files whose content goes between. Where that cannot work (an archive that overwrites its own entries) the tar is kept.
+tar would double the disk space, so a *recipe* is kept: the bytes that are not file content, compressed, and the names
+of the files whose content goes between. Where that cannot work (an archive that overwrites its own entries) the tar is
+kept, compressed.
 
-May import kernel and model only; must never change a layer that is in place. All methods may block: call them in a thread,
-except those that say otherwise.
+May import kernel and model only; must never change a layer that is in place. All methods may block: call them in a
+thread, except those that say otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import secrets
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 import zstandard
@@ -214,7 +216,7 @@ class _Recipe:
 
     def __exit__(self, *_: object) -> None:
         self._flush()
-        self._out.close()
+        self._out.close()  # type: ignore[no-untyped-call]
         self._file.close()
 
     def raw(self, data: bytes) -> None:
@@ -236,7 +238,7 @@ def _rebuild(path: str) -> Iterator[bytes]:
     root = os.open(f"{path}/diff", _DIRECTORY)
     try:
         with open(f"{path}/recipe", "rb") as file:
-            recipe = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file), _CHUNK)  # type: ignore[arg-type]
+            recipe = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file), _CHUNK)
             while head := recipe.read(_RECORD.size):
                 kind, size = _RECORD.unpack(head)
                 if kind == _RAW:
@@ -262,4 +264,4 @@ def _rebuild(path: str) -> Iterator[bytes]:
 def _keep_tar(file: BinaryIO, path: str) -> None:
     stream, _ = compression.decompressed(io.BufferedReader(Hashed(file), _CHUNK))
     with open(path, "wb") as out:
-        zstandard.ZstdCompressor(level=3).copy_stream(stream, out)
+        zstandard.ZstdCompressor(level=3).copy_stream(cast(BinaryIO, stream), out)

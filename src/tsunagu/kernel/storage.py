@@ -1,7 +1,7 @@
 """Root file systems of containers: overlayfs mounts over the shared layers.
 
-`<root>/overlay/<id>/` holds a container's changes (`upper`, `work`) and `layers`, the list that keeps its layers alive; it
-lives until the container is removed. The mount itself is at `<run_dir>/rootfs/<id>`: mounts live in the host's mount
+`<root>/overlay/<id>/` holds a container's changes (`upper`, `work`) and `layers`, the list that keeps its layers alive;
+it lives until the container is removed. The mount itself is at `<run_dir>/rootfs/<id>`: mounts live in the host's mount
 namespace and outlive the engine. `<run_dir>/rootfs` is bound onto itself and private, so that no mount below it ever
 propagates into another mount namespace (on systemd hosts "/" is shared).
 
@@ -54,7 +54,7 @@ class Storage:
         self._held: dict[str, tuple[str, ...]] = {}
 
     def open(self) -> None:
-        """Make the directories, read the layers, start sweeping what a crash left. May block; call it before anything."""
+        """Make the directories, read the layers, start sweeping what a crash left. Blocks; comes before all else."""
         os.makedirs(self._root, mode=0o700, exist_ok=True)
         os.chmod(self._root, 0o700)  # CVE-2021-41091: set-user-id files of images must be out of reach of host users
         for name in ("tmp", "overlay", "empty"):
@@ -143,8 +143,8 @@ class Storage:
     async def unmount_rootfs(self, container_id: str) -> None:
         """Unmount a container's root file system; its changes stay. No error when it is not mounted.
 
-        The name is gone when this returns. overlayfs writes everything back as its last reference goes (ovl_sync_fs: the
-        whole file system below), which may take seconds on a busy disk: a thread holds that reference and drops it.
+        The name is gone when this returns. overlayfs writes everything back as its last reference goes (ovl_sync_fs:
+        the whole file system below), which may take seconds on a busy disk: a thread holds that reference and drops it.
         """
         merged = self.merged(container_id)
         held = await asyncio.wrap_future(self._mounts.submit(self._unmount, merged))
@@ -239,7 +239,7 @@ class Storage:
             self._closing.pop(container_id, None)
 
 
-class _failure_named:  # noqa: N801 - reads as a verb at its uses
+class _failure_named:
     """Context manager: an OSError becomes a KernelFailure that names the operation and the container."""
 
     def __init__(self, doing: str, container_id: str) -> None:

@@ -1,7 +1,7 @@
 """Reads a tar stream once, front to back, in bounded memory: ustar, GNU (long names, sparse) and PAX.
 
 Own code instead of `tarfile`, because three things are needed that it does not give: every byte that is not file
-content goes to a `tap` (so that the archive can be rebuilt exactly), sizes of headers are bounded, and names stay bytes.
+content goes to a `tap` (so that the archive can be rebuilt exactly), sizes of headers are bounded, names stay bytes.
 Formats: POSIX.1-2017 pax, GNU tar manual "Basic Tar Format" and "Storing Sparse Files". May import `model.errors` only;
 must never touch the file system.
 """
@@ -60,8 +60,8 @@ class Entry(msgspec.Struct):
 class TarStream:
     """Iterate with `next()`; the content of the last entry is read with `content()` or skipped by the next `next()`.
 
-    `read(n)` returns exactly n bytes unless the stream ends. `what` names the archive in errors. `advance(n)`, if given,
-    moves on without reading. Every problem of the archive is an InvalidParameter.
+    `read(n)` returns exactly n bytes unless the stream ends. `what` names the archive in errors. `advance(n)`, if
+    given, moves on without reading. Every problem of the archive is an InvalidParameter.
     """
 
     def __init__(
@@ -294,9 +294,8 @@ class TarStream:
             if end > len(body) or not equals or not key or not value.endswith(b"\n"):
                 raise self.fail("malformed PAX header")
             value = value[:-1]
-            if key == b"GNU.sparse.offset":  # format 0.0 repeats its keys: joined into the map of 0.1
-                found[b"GNU.sparse.map"] = found.get(b"GNU.sparse.map", b"") + value + b","
-            elif key == b"GNU.sparse.numbytes":
+            if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+                # format 0.0 repeats its keys: joined into the map of 0.1
                 found[b"GNU.sparse.map"] = found.get(b"GNU.sparse.map", b"") + value + b","
             else:
                 found[key] = value

@@ -1,7 +1,8 @@
 """Removes directory trees that containers or images made, however deep they are.
 
-A container may nest directories deeper than any recursion or descriptor limit. So nothing here recurses: a directory that
-is not empty is moved up beside the others and taken from there. May import nothing of ours; must never follow a symlink.
+A container may nest directories deeper than any recursion or descriptor limit. So nothing here recurses: a directory
+that is not empty is moved up beside the others and taken from there. May import nothing of ours; must never follow a
+symlink.
 """
 
 from __future__ import annotations

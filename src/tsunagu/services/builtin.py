@@ -1,7 +1,8 @@
 """The built-in image `tiny:latest`: this machine's busybox with all its applets, so that `run tiny` works offline.
 
-It becomes an ordinary image as soon as somebody asks for it and it is absent; nothing else about it is special. The same
-busybox always gives the same image id. May import model and the standard library; must never touch the engine's state.
+It becomes an ordinary image as soon as somebody asks for it and it is absent; nothing else about it is special. The
+same busybox always gives the same image id. May import model and the standard library; must never touch the engine's
+state.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The images of this engine: find, list, tag, remove, prune; load, import, save; the built-in one.
 
-Runs on the event loop; whatever reads or writes much runs in threads. Rows of kind "image" hold the tags, blobs hold the
-configurations, `kernel.layers` holds the files. One transaction records an operation, then memory follows, with no await
-between decision and record. Layers and configurations that nothing refers to are collected afterwards: containers keep
-theirs alive, whatever happens to the image. Must never know a container but by the holders it is told.
+Runs on the event loop; whatever reads or writes much runs in threads. Rows of kind "image" hold the tags, blobs hold
+the configurations, `kernel.layers` holds the files. One transaction records an operation, then memory follows, with no
+await between decision and record. Layers and configurations that nothing refers to are collected afterwards: containers
+keep theirs alive, whatever happens to the image. Must never know a container but by the holders it is told.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -22,12 +22,12 @@ from tsunagu.model import ids
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, Unavailable
 from tsunagu.model.image import Image, Reference, chain_ids, parse_reference
 from tsunagu.model.instance import Instance
-from tsunagu.store.blobs import Blobs
+from tsunagu.store.blobs import Blobs, digest_of
 from tsunagu.store.db import Database
 
 from . import builtin, images_save
 from .images_changes import new_config
-from .images_intake import Intake
+from .images_intake import Intake, open_upload
 
 log = logging.getLogger("tsunagu.images")
 _KIND, _HELD = "image", "image-held"
@@ -161,14 +161,15 @@ class Images:
         config = new_config(message, changes)  # refuses before the upload is read
         upload = await self._intake.receive(chunks)
         try:
-            diff_id = await self._intake.add_single(lambda: open(upload, "rb", buffering=0), "the root file system")  # type: ignore[arg-type,return-value]
-            config["rootfs"] = {"type": "layers", "diff_ids": [diff_id]}
-            data = msgspec.json.encode(config)
-            self._record([(data, tags)], "import")
+            source = partial(open_upload, upload)
+            async with self._intake.single_layer(source, "the root file system") as diff_id:
+                config["rootfs"] = {"type": "layers", "diff_ids": [diff_id]}
+                data = msgspec.json.encode(config)
+                self._record([(data, tags)], "import")
         finally:
             self.storage.discard(upload)
             self._collect()
-        return self._images[ids_of(data)]
+        return self._images[digest_of(data)]
 
     def save(self, words: Sequence[str]) -> AsyncIterator[bytes]:
         """Yield a `docker save` archive of images; raises NotFound before the first byte.
@@ -204,10 +205,10 @@ class Images:
 
     async def _make_builtin(self) -> Image:
         tar, created = await asyncio.to_thread(builtin.layer)
-        diff_id = await self._intake.add_single(lambda: io.BytesIO(tar), "the built-in image")
-        data = builtin.config(diff_id, created)
-        self._record([(data, [builtin.REFERENCE])], "load")
-        return self._images[ids_of(data)]
+        async with self._intake.single_layer(lambda: io.BytesIO(tar), "the built-in image") as diff_id:
+            data = builtin.config(diff_id, created)
+            self._record([(data, [builtin.REFERENCE])], "load")
+        return self._images[digest_of(data)]
 
     # ---- tags
 
@@ -345,7 +346,7 @@ class Images:
             changed[identifier] = image
         self._commit(list(changed.values()))
         for config, _ in found:
-            self._tell(action, self._images[ids_of(config)])
+            self._tell(action, self._images[digest_of(config)])
         return renamed + loaded
 
     def _commit(self, changed: Sequence[Image]) -> None:
@@ -397,13 +398,6 @@ class Images:
     def _tell(self, action: str, image: Image, name: str = "") -> None:
         labels = image.run.get("Labels") or {}
         self.on_event(action, image.id, {**labels, "name": name or image.id})
-
-
-def ids_of(config: bytes) -> str:
-    """Return the image id of a configuration."""
-    from tsunagu.store.blobs import digest_of
-
-    return digest_of(config)
 
 
 def _is_builtin(word: str) -> bool:

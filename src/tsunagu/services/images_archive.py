@@ -1,7 +1,7 @@
 """What an uploaded archive holds: `docker save` archives (old and new form) and OCI image layouts, as plain values.
 
-Reads the archive's own tar by position, so that nothing is unpacked to learn what is in it. May import model and kernel;
-must never write anything. Whatever is wrong with the archive is an InvalidParameter that names the entry.
+Reads the archive's own tar by position, so that nothing is unpacked to learn what is in it. May import model and
+kernel; must never write anything. Whatever is wrong with the archive is an InvalidParameter that names the entry.
 """
 
 from __future__ import annotations

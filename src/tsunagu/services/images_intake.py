@@ -1,6 +1,7 @@
 """Brings uploads in: spools the bytes to disk, finds the images in them, unpacks and verifies their layers in parallel.
 
-Whatever happens, nothing stays behind but layers in place, which the next collection removes when no image was recorded.
+Whatever happens, nothing stays behind but layers in place; the next collection removes those that no image was
+recorded for.
 May import model, kernel, store and its neighbour images_archive; must never record an image.
 """
 
@@ -13,9 +14,9 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from weakref import WeakValueDictionary
 
 from tsunagu.kernel import compression
@@ -118,12 +119,14 @@ class Intake:
                 self._place, [(d, image.diff_ids[:i]) for d, i in zip(drafts, missing, strict=True)]
             )
 
-    async def add_single(self, source: Callable[[], BinaryIO], what: str) -> str:
-        """Put a layer in place that stands on nothing and return its diff id. It is not pinned: record it at once."""
+    @asynccontextmanager
+    async def single_layer(self, source: Callable[[], BinaryIO], what: str) -> AsyncIterator[str]:
+        """Put a layer in place that stands on nothing; gives its diff id and keeps it pinned for the with block."""
         (draft,) = await self._run([partial(self._storage.layers.draft, source, what=what)])
-        async with self._lock(draft.diff_id):
-            await asyncio.to_thread(self._place, [(draft, ())])
-        return draft.diff_id
+        with self.pinned((draft.diff_id,)):
+            async with self._lock(draft.diff_id):
+                await asyncio.to_thread(self._place, [(draft, ())])
+            yield draft.diff_id
 
     async def _run(self, jobs: list[Callable[[], Draft]]) -> list[Draft]:
         """Run jobs on the workers; when one fails or the caller goes away, the drafts of the others are discarded."""
@@ -155,6 +158,11 @@ class Intake:
         if lock is None:
             lock = self._locks[chain_id] = asyncio.Lock()
         return lock
+
+
+def open_upload(path: str) -> BinaryIO:
+    """Open a received upload for reading."""
+    return cast(BinaryIO, open(path, "rb", buffering=0))
 
 
 def _append(file: io.RawIOBase, data: bytes | bytearray) -> None:
