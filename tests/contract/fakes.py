@@ -248,6 +248,9 @@ class FakeExecs:
             # docker-py loses what comes in one piece with the response head (it reads the raw socket behind a
             # buffered reader); a real process never is that fast.
             await asyncio.sleep(0.05)
+            if record.cmd == ("block",):
+                while await client.read():
+                    pass
             text = " ".join(record.cmd).encode() + b"\n"
             await client.write(text if record.has_tty else b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text)
             await client.close()

@@ -19,7 +19,8 @@ needs_cli = pytest.mark.skipif(shutil.which("docker") is None, reason="the docke
 def run(served: Served, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["docker", "-H", f"unix://{served.path}", *words],
-        capture_output=True, text=True, timeout=60, check=False, env={"HOME": "/nonexistent", "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, timeout=60, check=False,
+        env={"HOME": "/nonexistent", "PATH": os.environ["PATH"]},
     )  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def test_half_closed_follower_goes_on_until_the_client_is_gone(served: Served) -
 
 
 def test_vanished_follower_is_noticed_behind_unread_pipelined_requests(served: Served) -> None:
-    """What is pipelined behind a running request is read up to a limit only; the end of the connection lies behind it."""
+    """What is pipelined behind a running request is read up to a limit only; the end lies behind it."""
     identifier = _container(served)
     client = served.connect()
     client.sendall(f"GET /containers/{identifier}/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n".encode())
@@ -353,6 +353,17 @@ def test_events_stream_and_end_at_until(served: Served) -> None:
     now = int(time.time()) + 1
     status, past = served.ask("GET", f"/events?since=1&until={now}")
     assert status == 200 and past["Action"] == "create"
+
+
+def test_stop_does_not_wait_for_raw_streams(served: Served) -> None:
+    identifier = _container(served)
+    exec_id = served.ask("POST", f"/containers/{identifier}/exec", {"Cmd": ["block"]})[1]["Id"]
+    with served.connect() as client:
+        client.sendall(f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        read_head(client)
+        started = time.monotonic()
+        served.run(served.server.close(grace=10))
+        assert time.monotonic() - started < 5
 
 
 def test_stop_ends_watchers_and_lets_changes_finish(served: Served) -> None:

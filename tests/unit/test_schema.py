@@ -99,7 +99,8 @@ def test_commands_as_text_or_list() -> None:
         ({"Image": "x", "Volumes": {"/data": {}}}, "Volumes"),
         ({"Image": "x", "NetworkDisabled": True}, "NetworkDisabled"),
         ({"Image": "x", "Shell": ["sh"]}, "Shell"),
-        ({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"LinkLocalIPs": ["1.1.1.1"]}}}}},
+        ({"Image": "x",
+        "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"LinkLocalIPs": ["1.1.1.1"]}}}}},
          "NetworkingConfig.EndpointsConfig.n.IPAMConfig.LinkLocalIPs"),
     ],
 )  # fmt: skip
@@ -230,7 +231,7 @@ def test_network_create() -> None:
          "IPAM": {"Driver": "default", "Options": {"a": "b"}, "Config": [
              {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "Gateway": "10.1.0.9",
               "AuxiliaryAddresses": {"h": "10.1.0.7"}},
-             {"Subnet": "fd00::/64", "AuxiliaryAddresses": None}]},
+             {"Subnet": "fd00::/64", "AuxiliaryAddresses": None, "IPRange": None, "Gateway": None}]},
          "Internal": True, "Options": None, "Labels": {"k": "v"}}
     )  # fmt: skip
     assert body.subnets() == (
@@ -285,7 +286,8 @@ def test_filters_in_both_forms() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", None), ("0", None), ("1700000000", 1_700_000_000_000_000_000), ("1700000000.5", 1_700_000_000_500_000_000),
+        ("", None), ("0", None), ("1700000000", 1_700_000_000_000_000_000), ("1700000000.5",
+        1_700_000_000_500_000_000),
         ("1700000000.000000001", 1_700_000_000_000_000_001), ("2023-11-14T22:13:20Z", 1_700_000_000_000_000_000),
         ("2023-11-14T23:13:20.25+01:00", 1_700_000_000_250_000_000),
     ],

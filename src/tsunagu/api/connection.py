@@ -274,14 +274,14 @@ class Connection(asyncio.Protocol, Channel):
                 self._transport.abort()
 
     def shut_down(self) -> asyncio.Task[None] | None:
-        """End the connection for a server stop: idle ones close, cancellable handlers are cancelled.
+        """End the connection for a server stop: idle ones close; watchers and raw streams are cancelled.
 
-        Returns the task of a handler that has to finish first.
+        What runs behind a raw stream goes on without it. Returns the task of a handler that has to finish first.
         """
         self._is_closing = True
         if self._task is None:
             self._close()
-        elif self._request is not None and self._request.is_cancellable:
+        elif self._hijacked is not None or (self._request is not None and self._request.is_cancellable):
             self._task.cancel()
         return self._task
 

@@ -160,8 +160,8 @@ def error_response(error: Exception, request: Request) -> Response:
         status = status_of(error)
         if status == 304:
             return empty_response(304)
-        if status >= 500 and status != 501:
-            log.error("request failed request=%r status=%d error=%s", request, status, error)
+        if status == 500:
+            log.error("request failed request=%r error=%s", request, str(error).replace("\n", "; "))
         return json_response({"message": str(error)}, status)
     if isinstance(error, ConnectionError):
         return json_response({"message": str(error)}, 400)  # nobody reads it: the client is gone

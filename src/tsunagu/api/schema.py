@@ -94,13 +94,13 @@ class IpamConfig(msgspec.Struct, frozen=True, rename="pascal"):
     subnet: str = ""
     ip_range: str = msgspec.field(name="IPRange", default="")
     gateway: str = ""
-    auxiliary_addresses: dict[str, str] | None = None
+    auxiliary_addresses: dict[str, str] = {}
 
 
 class Ipam(msgspec.Struct, frozen=True, rename="pascal"):
     driver: str = "default"
-    options: dict[str, str] | None = None
-    config: tuple[IpamConfig, ...] | None = None
+    options: dict[str, str] = {}
+    config: tuple[Object, ...] = ()
 
 
 class NetworkCreate(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -118,14 +118,15 @@ class NetworkCreate(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
     def subnets(self) -> tuple[Subnet, ...]:
         """Return the wanted subnets; raises for an address manager that is not ours."""
-        ipam = self._ipam()
+        configs = [
+            decode(body, IpamConfig, where=f"IPAM.Config[{index}].") for index, body in enumerate(self._ipam().config)
+        ]
         return tuple(
-            Subnet(subnet=c.subnet, gateway=c.gateway, ip_range=c.ip_range, aux=c.auxiliary_addresses or {})
-            for c in ipam.config or ()
+            Subnet(subnet=c.subnet, gateway=c.gateway, ip_range=c.ip_range, aux=c.auxiliary_addresses) for c in configs
         )
 
     def ipam_options(self) -> dict[str, str]:
-        return self._ipam().options or {}
+        return self._ipam().options
 
     def _ipam(self) -> Ipam:
         ipam = decode(self.ipam, Ipam, where="IPAM.")

@@ -71,7 +71,7 @@ def info_json(facts: Mapping[str, Any]) -> Json:
         "ContainersStopped": facts["stopped"],
         "Images": facts["images"],
         "Driver": "overlay2",
-        "DriverStatus": [["Backing Filesystem", facts.get("filesystem") or "unknown"]],
+        "DriverStatus": [["Backing Filesystem", facts["filesystem"]]] if facts.get("filesystem") else [],
         "Plugins": {
             "Volume": [],
             "Network": ["bridge", "host", "null"],
