@@ -153,6 +153,7 @@ def test_continue_is_sent_once_and_only_if_asked_for() -> None:
     [
         (b"GET /x HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"nonsense\r\n\r\n", 400),
+        (b"GET /x HTTP/9.9\r\nHost: d\r\n\r\n", 505),
         (b"GET /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: gzip\r\n\r\n", 501),

@@ -87,6 +87,8 @@ class ServerConnection:
         return Signal.CLOSED
 
     def _head(self, event: h11.Request) -> RequestHead:
+        if event.http_version not in (b"1.1", b"1.0"):
+            raise Malformed(f"HTTP/{event.http_version.decode('latin-1')} is not spoken here", 505)
         headers: dict[str, str] = {}
         for name, value in event.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -175,6 +177,7 @@ _REASONS = {
     500: b"Internal Server Error",
     501: b"Not Implemented",
     503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
 }
 
 
