@@ -92,7 +92,7 @@ async def load(request: Request) -> None:
     lines = request.app.images.load(request.chunks())
     first = await anext(lines, None)
     request.stream(JSON)
-    async with aclosing(lines):
+    async with aclosing(lines):  # type: ignore[type-var]
         if first is not None:
             await request.write_json({"stream": first})
         try:
