@@ -62,6 +62,14 @@ def test_architecture_decides() -> None:
     assert run(architecture="aarch64")["architectures"] == ["SCMP_ARCH_AARCH64"]
 
 
+def test_a_sub_architecture_can_be_left_out() -> None:
+    result = filter_profile(
+        json.dumps(PROFILE), capabilities=frozenset(), architecture="x86_64", kernel=(6, 1),
+        without=frozenset({"SCMP_ARCH_X86"}),
+    )  # fmt: skip
+    assert result["architectures"] == ["SCMP_ARCH_X86_64"]
+
+
 def test_kernel_decides() -> None:
     assert actions(run(), "ptrace") == ["SCMP_ACT_ALLOW"]
     assert actions(run(kernel=(4, 7)), "ptrace") == []

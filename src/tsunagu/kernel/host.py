@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
 import re
@@ -16,6 +18,8 @@ from . import cgroups
 
 SECCOMP_PROFILE = "/usr/share/containers/seccomp.json"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_X32_GETPID = 0x40000000 + 39  # __X32_SYSCALL_BIT and getpid (asm/unistd_x32.h)
+_libc = ctypes.CDLL(None, use_errno=True)
 _directory_fds: dict[str, int] = {}
 
 
@@ -54,10 +58,21 @@ def facts() -> HostFacts:
         is_cgroup_v2=cgroups.is_v2(),
         has_apparmor=_starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
         has_selinux=os.path.exists("/sys/fs/selinux/enforce"),
+        has_x32=platform.machine() == "x86_64" and _has_x32(),
         capabilities=_bounding_set(),
         devices=devices(),
         seccomp_profile=_seccomp_profile(),
     )
+
+
+def _has_x32() -> bool:
+    """Tell whether the kernel knows the x32 ABI (a build and boot option): it answers one of its calls with other than
+    ENOSYS. Asked in a child, because a seccomp filter around the engine may kill who asks."""
+    child = os.fork()
+    if child == 0:
+        _libc.syscall(_X32_GETPID)
+        os._exit(ctypes.get_errno() == errno.ENOSYS)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _kernel(release: str) -> tuple[int, int]:

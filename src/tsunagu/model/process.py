@@ -79,6 +79,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_cgroup_v2: bool = False
     has_apparmor: bool = False
     has_selinux: bool = False
+    has_x32: bool = False  # the kernel runs programs of the x32 ABI; hardly any does
     capabilities: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     seccomp_profile: str = ""

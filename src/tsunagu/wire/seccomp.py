@@ -62,18 +62,26 @@ class _Profile(msgspec.Struct):
 
 
 def filter_profile(
-    text: str, *, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]
+    text: str,
+    *,
+    capabilities: frozenset[str],
+    architecture: str,
+    kernel: tuple[int, int],
+    without: frozenset[str] = frozenset(),
 ) -> Mapping[str, Any]:
     """Return `linux.seccomp` for a container with these capabilities. Shared and cached: do not change it.
 
     `text` is a profile in containers-common's, Docker's or OCI's form (all three are one superset); raises
-    InvalidParameter when it is not one. `architecture` is uname's machine.
+    InvalidParameter when it is not one. `architecture` is uname's machine; `without` names sub-architectures to leave
+    out (libseccomp's names): a program of theirs is then killed, and the runtime needs less time for the filter.
     """
-    return _filter(text, capabilities, architecture, kernel)
+    return _filter(text, capabilities, architecture, kernel, without)
 
 
 @lru_cache(maxsize=32)
-def _filter(text: str, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> Mapping[str, Any]:
+def _filter(
+    text: str, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int], without: frozenset[str]
+) -> Mapping[str, Any]:
     try:
         profile = msgspec.json.decode(text.encode(), type=_Profile)
     except msgspec.DecodeError as error:
@@ -85,7 +93,7 @@ def _filter(text: str, capabilities: frozenset[str], architecture: str, kernel: 
     architectures = list(profile.architectures or ())
     for entry in profile.arch_map or ():
         if entry.architecture == seccomp_name:
-            architectures += [entry.architecture, *(entry.sub or ())]
+            architectures += [entry.architecture, *(name for name in entry.sub or () if name not in without)]
     if architectures:
         result["architectures"] = architectures
     if profile.flags:
