@@ -25,9 +25,9 @@ def main(descriptor: int, empty_directory: str) -> None:
     owner = os.geteuid()
     listener = socket.socket(fileno=descriptor)
     privileges.name_process("tsunagu-dns")
-    privileges.drop(empty_directory)
     loop = Loop()
     Control(loop, Server(loop), listener, owner)
+    privileges.drop(empty_directory)  # nothing from outside has been read until here
     loop.run()
 
 

@@ -77,9 +77,7 @@ class Control:
         """Take messages up to the end of one batch, so that queries get their turn between batches."""
         while self._engine is not None:
             try:
-                data, descriptors, flags, _ = socket.recv_fds(
-                    self._engine, control.LIMIT + 1, _MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
-                )
+                data, descriptors, flags, _ = socket.recv_fds(self._engine, control.LIMIT + 1, _MAX_SOCKETS)
             except BlockingIOError:
                 return
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -9,6 +9,8 @@ import ctypes
 import os
 import resource
 
+from . import seccomp
+
 NOBODY = 65534
 _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 15, 24, 38
 _ADDRESS_SPACE = 2 << 30
@@ -39,6 +41,7 @@ def drop(empty_directory: str) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     _limit(resource.RLIMIT_NPROC, 0)
+    seccomp.apply()
 
 
 def name_process(name: str) -> None:

@@ -29,6 +29,7 @@ from .tasks import spawn
 
 log = logging.getLogger("tsunagu.resolver")
 _HELLO_TIMEOUT = 2.0  # seconds until a process that says nothing is taken for hung
+_START_TIMEOUT = 10.0
 _DONE_TIMEOUT = 5.0
 _GRACE = 10.0  # seconds a process must live for its end to be an accident
 _MAX_SOCKETS = 64
@@ -40,9 +41,10 @@ class Link:
     """One connection to one process. `feed` is called, without await, whenever a process must be told everything."""
 
     def __init__(self, instance: Instance, feed: Callable[[], None]) -> None:
-        self._path = f"{instance.run_dir}/resolver.sock"
-        self._run_dir = Path(instance.run_dir)
-        self._pid_file = self._run_dir / "resolver.pid"
+        # A directory of its own: the run directory itself must be open to those who may use the engine's socket.
+        self._directory = Path(instance.run_dir, "resolver")
+        self._path = str(self._directory / "control.sock")
+        self._pid_file = self._directory / "pid"
         self._feed = feed
         self._socket: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -61,7 +63,8 @@ class Link:
     async def open(self) -> None:
         """Connect to the process, or start one. `held` then tells which sandboxes it already serves, with duplicates
         of their sockets, which belong to the caller. Raises KernelFailure."""
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
         living = self._connect()
         if living is not None:
             try:
@@ -132,7 +135,7 @@ class Link:
                 attempts += 1
                 if attempts == 3:
                     raise KernelFailure(
-                        "the resolver process does not start", hint=f"its log is {self._run_dir}/resolver.log"
+                        "the resolver process does not start", hint=f"its log is {self._directory}/log"
                     ) from error
                 if self._socket is not None:
                     log.error("the resolver does not answer, replacing it pid=%d", self.pid)
@@ -167,15 +170,21 @@ class Link:
             raise KernelFailure(f"starting the resolver failed: {error}") from error
         finally:
             listener.close()
-        hello = await self._greet(engine)
+        try:
+            hello = await asyncio.wait_for(self._greet(engine), _START_TIMEOUT)
+        except (TimeoutError, OSError, Garbled) as error:
+            engine.close()
+            raise KernelFailure(
+                f"the resolver process did not start: {error!r}", hint=f"its log is {self._directory}/log"
+            ) from error
         self._started = time.monotonic()
         self._use(engine, hello.pid)
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
-        log_path = self._run_dir / "resolver.log"
+        log_path = self._directory / "log"
         if log_path.exists() and log_path.stat().st_size > _LOG_SIZE:
-            log_path.replace(log_path.with_suffix(".log.1"))
-        empty = self._run_dir / "resolver.root"
+            log_path.replace(self._directory / "log.1")
+        empty = self._directory / "root"
         empty.mkdir(mode=0o555, exist_ok=True)
         with log_path.open("ab") as output:
             child = subprocess.Popen(
@@ -219,7 +228,7 @@ class Link:
                 self._child = None
             try:
                 await self._start()
-            except (OSError, KernelFailure, Garbled) as error:
+            except (OSError, KernelFailure) as error:
                 log.error("starting the resolver failed, trying again error=%r", error)
             else:
                 self.restarts += 1
@@ -310,10 +319,11 @@ class Link:
 
 def _take(engine: socket.socket) -> tuple[Message, list[socket.socket]]:
     """Read one message; raises BlockingIOError when there is none, ConnectionError at the end, Garbled."""
-    data, descriptors, _, _ = socket.recv_fds(engine, control.LIMIT + 1, _MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(engine, control.LIMIT + 1, _MAX_SOCKETS)
     sockets = []
     try:
         for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
             sockets.append(socket.socket(fileno=descriptor))
     except OSError as error:
         for descriptor in descriptors[len(sockets) :]:
