@@ -22,6 +22,14 @@ def test_create_as_docker_says_it() -> None:
     assert create_sentence("") == PREFIX + "runc create failed: the runtime said nothing"
 
 
+def test_crun_is_heard_as_runc() -> None:
+    said = "executable file `nosuch` not found in $PATH: No such file or directory"
+    words = 'exec: "nosuch": executable file not found in $PATH'
+    assert create_sentence(said).endswith(f"unable to start container process: error during container init: {words}")
+    assert exec_sentence(said) == f"OCI runtime exec failed: exec failed: unable to start container process: {words}"
+    assert RuntimeFailed("crun: open executable: Permission denied").exit_code == 126
+
+
 def test_exec_as_docker_says_it() -> None:
     said = 'exec failed: unable to start container process: exec: "x": executable file not found in $PATH'
     assert exec_sentence(f"warning\n{said}\n") == f"OCI runtime exec failed: {said}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 from tsunagu.model.errors import KernelFailure
 
 _LOG_LIMIT = 1 << 20
 _INIT = "unable to start container process: "
+_CRUN_NOT_FOUND = re.compile(r"executable file `(.+)` not found in \$PATH")
 _NOT_FOUND = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "not a directory")
 
@@ -22,14 +24,15 @@ class RuntimeFailed(KernelFailure):
 
 def exit_code_of(message: str) -> int:
     """Return the exit code that Docker gives for a runtime's message (moby, daemon/errors.go)."""
-    if any(words in message for words in _NOT_FOUND):
+    lowered = message.lower()  # crun takes the C library's words, which begin with a capital
+    if any(words in lowered for words in _NOT_FOUND):
         return 127
-    return 126 if any(words in message for words in _NOT_EXECUTABLE) else 128
+    return 126 if any(words in lowered for words in _NOT_EXECUTABLE) else 128
 
 
 def create_sentence(said: str) -> str:
     """Return Docker's sentence for a container that could not be made or started."""
-    said = _last_line(said)
+    said = _as_runc(_last_line(said))
     if not said.startswith("runc create failed:"):
         said = f"runc create failed: {said}"
     # runc 1.2 and later, which Docker 28 ships, also say at which stage the program was looked up.
@@ -39,8 +42,14 @@ def create_sentence(said: str) -> str:
 
 def exec_sentence(said: str) -> str:
     """Return Docker's sentence for an exec that could not be started."""
-    said = _last_line(said)
+    said = _as_runc(_last_line(said))
     return f"OCI runtime exec failed: {said if said.startswith('exec failed:') else f'exec failed: {said}'}"
+
+
+def _as_runc(said: str) -> str:
+    """Return crun's complaint about a missing program in runc's words: Docker's clients look for those."""
+    found = _CRUN_NOT_FOUND.search(said)
+    return f'{_INIT}exec: "{found.group(1)}": executable file not found in $PATH' if found else said
 
 
 def _last_line(said: str) -> str:
