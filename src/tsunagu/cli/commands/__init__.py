@@ -61,6 +61,7 @@ SYSTEM: dict[str, Entry] = {
 }
 COMPLETION: dict[str, Entry] = {
     "bash": ("completion", "BASH"),
+    "candidates": ("completion", "CANDIDATES"),
     "fish": ("completion", "FISH"),
     "zsh": ("completion", "ZSH"),
 }
@@ -103,4 +104,4 @@ TOP: dict[str, Entry] = {
 }
 COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 HIDDEN = ("list", "remove")
-HIDDEN_PATHS = ("container ps",)
+HIDDEN_PATHS = ("container ps", "completion candidates")
