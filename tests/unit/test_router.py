@@ -51,6 +51,8 @@ def test_every_kind_of_error_has_a_status() -> None:
     ours = {k for k in all_kinds() if k.__module__ == errors.__name__}
     assert ours == set(STATUSES)
     for kind in all_kinds():
+        if not kind.__module__.startswith("tsunagu."):
+            continue  # made by a test
         assert 300 <= status_of(kind("x")) < 600
 
 
@@ -60,8 +62,6 @@ def test_a_kind_without_status_is_noticed() -> None:
 
     with pytest.raises(LookupError):
         status_of(Odd("x"))
-    Odd.__bases__[0].__subclasses__()
-    del Odd
 
 
 def test_derived_kinds_have_the_status_of_their_kind() -> None:
