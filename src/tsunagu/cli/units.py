@@ -102,59 +102,95 @@ def timestamp(value: str, now: float) -> str:
     try:
         seconds, nanoseconds, _ = _parse(value, localtime(now).tm_gmtoff)
     except ValueError:
-        whole, _, fraction = value.partition(".")
         if "-" in value:
-            raise ValueError(f'parsing time "{value}": no time, date or duration') from None
-        if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
-            raise ValueError(f'failed to parse value as time or duration: "{value}"') from None
+            raise
+        whole, dot, fraction = value.partition(".")
+        if not _is_number(whole.lstrip("+")) or (dot and not _is_number(fraction)):
+            raise ValueError(f"failed to parse value as time or duration: {_quote(value)}") from None
         return value
     return f"{seconds}.{nanoseconds:09}"
 
 
+def _quote(text: str) -> str:
+    from tsunagu.wire.goquote import quote
+
+    return quote(text)
+
+
+def _layout(text: str) -> list[str]:
+    """The elements that Docker expects of a text: it looks at its punctuation before it reads it."""
+    has_zone = any(mark in text for mark in "zZ+") or text.count("-") == 3
+    elements = ["2006", "-", "01", "-", "02"]
+    if "." in text:
+        elements += ["T", "15", ":", "04", ":", "05", ".999999999"]
+    elif "T" in text:
+        colons = text.count(":")
+        if has_zone and "z" not in text and "Z" not in text and colons:
+            colons -= 1  # the zone's own
+        elements += ["T", "15", ":", "04", ":", "05"][: 2 + 2 * min(colons, 2)]
+    return [*elements, "Z07:00"] if has_zone else elements
+
+
 def _parse(text: str, local_offset: int) -> tuple[int, int, int]:
-    """Seconds, nanoseconds and zone offset of an RFC 3339 text; may stop after day, hour or minute, and lack a zone."""
-    body, offset = _zone(text, local_offset)
-    day, has_clock, clock = body.partition("T")
-    year, month, date = _numbers(day, "-", (4, 2, 2))
-    month_days = 29 if month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 0
-    if not 1 <= month <= 12 or not 1 <= date <= (month_days or _DAYS[month - 1]):
-        raise ValueError("day out of range")
-    hour = minute = second = nanoseconds = 0
-    if has_clock:
-        clock, dot, fraction = clock.partition(".")
-        if dot:
-            if not _is_number(fraction):
-                raise ValueError("no fraction")
-            nanoseconds = int(fraction[:9].ljust(9, "0"))
-        parts = _numbers(clock, ":", (2,) * (clock.count(":") + 1))
-        if len(parts) > 3 or (dot and len(parts) < 3):
-            raise ValueError("no time of day")
-        hour, minute, second = (*parts, 0, 0)[:3]
-        if hour > 23 or minute > 59 or second > 59:
-            raise ValueError("time of day out of range")
-    seconds = _days(year, month, date) * 86400 + hour * 3600 + minute * 60 + second
+    """Seconds, nanoseconds and zone offset (seconds east) of a time in one of Docker's layouts.
+
+    Reads as Go's time.Parse does. Raises ValueError with Go's sentence.
+    """
+    elements = _layout(text)
+    numbers = {"2006": 1, "01": 1, "02": 1, "15": 0, "04": 0, "05": 0}
+    limits = {"01": ("month", 1, 12), "15": ("hour", 0, 23), "04": ("minute", 0, 59), "05": ("second", 0, 59)}
+    rest, nanoseconds, offset = text, 0, local_offset
+    for element in elements:
+        if element == "Z07:00":
+            size = 1 if rest.startswith("Z") else 6
+            zone = rest[:size]
+            is_offset = zone[:1] in ("+", "-") and _is_number(zone[1:3] + zone[4:]) and zone[3:4] == ":"
+            if zone != "Z" and not (is_offset and len(zone) == size):
+                raise _misread(text, elements, rest, element)
+            offset = 0 if zone == "Z" else (int(zone[1:3]) * 3600 + int(zone[4:]) * 60) * (-1 if zone[0] == "-" else 1)
+        elif element == ".999999999":
+            size = _fraction(rest)
+            nanoseconds = int(rest[1 : min(size, 10)].ljust(9, "0")) if size else 0
+        elif element in numbers:
+            size = 1 if element == "15" and not _is_number(rest[1:2]) else len(element)
+            if not _is_number(rest[:size]) or len(rest) < size:
+                raise _misread(text, elements, rest, element)
+            numbers[element] = int(rest[:size])
+            name, least, most = limits.get(element, ("", 0, 9999))
+            if not least <= numbers[element] <= most:
+                raise ValueError(f"parsing time {_quote(text)}: {name} out of range")
+            if element == "05" and ".999999999" not in elements and (more := _fraction(rest[size:])):
+                # A fraction may follow the seconds even where the layout has none.
+                nanoseconds = int(rest[size + 1 : size + min(more, 10)].ljust(9, "0"))
+                size += more
+        else:
+            size = len(element)
+            if not rest.startswith(element):
+                raise _misread(text, elements, rest, element)
+        rest = rest[size:]
+    if rest:
+        raise ValueError(f"parsing time {_quote(text)}: extra text: {_quote(rest)}")
+    year, month, day = numbers["2006"], numbers["01"], numbers["02"]
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= day <= (29 if month == 2 and is_leap else _DAYS[month - 1]):
+        raise ValueError(f"parsing time {_quote(text)}: day out of range")
+    seconds = _days(year, month, day) * 86400 + numbers["15"] * 3600 + numbers["04"] * 60 + numbers["05"]
     return seconds - offset, nanoseconds, offset
 
 
-def _zone(text: str, local_offset: int) -> tuple[str, int]:
-    if text[-1:] in ("Z", "z"):
-        return text[:-1], 0
-    sign = text[-6:-5]
-    if text[-3:-2] != ":" or sign not in ("+", "-") or len(text) <= len("2006-01-02"):
-        return text, local_offset
-    if sign == "-" and text.count("-") < 3:  # "2006-01-02T15:04" ends like a zone, yet its sign belongs to the date
-        return text, local_offset
-    hours, minutes = _numbers(text[-5:], ":", (2, 2))
-    return text[:-6], (hours * 3600 + minutes * 60) * (-1 if sign == "-" else 1)
+def _misread(text: str, elements: list[str], rest: str, element: str) -> ValueError:
+    layout = "".join(elements)
+    return ValueError(
+        f"parsing time {_quote(text)} as {_quote(layout)}: cannot parse {_quote(rest)} as {_quote(element)}"
+    )
 
 
-def _numbers(text: str, separator: str, widths: tuple[int, ...]) -> list[int]:
-    words = text.split(separator)
-    if len(words) != len(widths) or any(
-        not _is_number(word) or len(word) != width for word, width in zip(words, widths, strict=True)
-    ):
-        raise ValueError("wrong number of digits")
-    return [int(word) for word in words]
+def _fraction(text: str) -> int:
+    """Length of a fraction of a second at the start of `text`, its point or comma included; 0 when there is none."""
+    size = 1
+    while _is_number(text[size : size + 1]):
+        size += 1
+    return size if size > 1 and text[0] in ".," else 0
 
 
 def _is_number(text: str) -> bool:
