@@ -127,5 +127,6 @@ def attached(
         resize(*window_size())
     if not session.run():
         return None
-    session.wait_readable(pending.connection.sock.fileno())
+    if not pending.connection.buffer:  # else the answer came along with its head
+        session.wait_readable(pending.connection.sock.fileno())
     return read_wait(pending)

@@ -179,16 +179,16 @@ def query_filters(pairs: Sequence[tuple[str, str]]) -> str:
     return dumps(made)
 
 
-def sort_key(name: str) -> list[tuple[int, int | str]]:
-    """Natural order (sortorder.NaturalLess): digits compare as numbers, so that "a2" comes before "a10"."""
-    key: list[tuple[int, int | str]] = []
+def sort_key(name: str) -> list[tuple[int, int]]:
+    """Docker's natural order of names: runs of digits compare as numbers, so that "a2" comes before "a10"."""
+    key: list[tuple[int, int]] = []
     digits = ""
-    for letter in name + "\0":
-        if letter.isdecimal() and letter.isascii():
+    for letter in name:
+        if letter.isascii() and letter.isdecimal():
             digits += letter
             continue
         if digits:
-            key.append((0, int(digits)))
+            key.append((ord("0"), int(digits)))
             digits = ""
-        key.append((1, letter))
-    return key
+        key.append((ord(letter), 0))
+    return [*key, (ord("0"), int(digits))] if digits else key

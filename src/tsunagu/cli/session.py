@@ -181,15 +181,16 @@ class Session:
         if self._stream.leftover:
             self._receive(self._stream.leftover)
         while True:
-            for ready, _ in poller.poll():
+            for ready, happened in poller.poll():
                 if ready == self._wakeup:
                     self._take_signals()
                 elif ready == 0:
                     self._read_input()
                     poller.unregister(0)
                     if self._held == len(self._detach_keys) > 0:
+                        self._send()  # what was typed before the keys, as far as it is taken at once
                         return _DETACHED
-                elif _ & (POLLIN | POLLHUP | POLLERR):
+                elif happened & (POLLIN | POLLHUP | POLLERR):
                     try:
                         data = sock.recv(_READ_SIZE)
                     except ConnectionError:
@@ -197,8 +198,7 @@ class Session:
                     if not data:
                         return _ENDED
                     self._receive(data)
-            if self._outgoing:
-                self._send()
+            self._send()
             if self._outgoing:
                 poller.register(fd, POLLIN | POLLOUT)
             else:
@@ -240,6 +240,8 @@ class Session:
         return bytes(sent)
 
     def _send(self) -> None:
+        if not self._outgoing:
+            return
         try:
             sent = self._stream.sock.send(self._outgoing, MSG_DONTWAIT | MSG_NOSIGNAL)
         except BlockingIOError:
