@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from kernel.boxes import Boxes, Client, boxes
+from tsunagu.kernel import cgroups
 from tsunagu.kernel.runtime import RuntimeFailed
 from tsunagu.model.errors import NotFound
 from tsunagu.services import logs, streams
@@ -48,6 +50,21 @@ def test_attached_before_the_start_nothing_is_lost() -> None:
             assert client.streams() == second.streams() == (b"out\n", b"err\n")
             assert (await b.runtime.wait(process, "first")).code == 0
             await b.runtime.delete("first")
+
+    inside(scenario)
+
+
+def test_thirty_clients_before_the_start() -> None:
+    """More than conmon's backlog of ten."""
+
+    async def scenario(b: Boxes) -> None:
+        await b.create("crowd", "echo", "hello")
+        clients = [Client() for _ in range(30)]
+        connections = await asyncio.gather(*(b.runtime.connect("crowd") for _ in clients))
+        tasks = [attach(c, k, wants_stdin=False) for c, k in zip(clients, connections, strict=True)]
+        await b.runtime.start("crowd")
+        assert set(await asyncio.gather(*tasks)) == {AttachEnd.ENDED}
+        assert {c.streams()[0] for c in clients} == {b"hello\n"}
 
     inside(scenario)
 
@@ -298,6 +315,24 @@ def test_a_detached_exec_runs_on_its_own() -> None:
         assert session.connection is None
         async with asyncio.timeout(20):
             assert await session.wait() == 8
+
+    inside(scenario)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.012, 0.02])
+def test_a_cancelled_exec_is_undone(delay: float) -> None:
+    async def scenario(b: Boxes) -> None:
+        await b.start("box", "sleep", "1000")
+        before = cgroups.pids(f"{b.instance.cgroup}/box")
+        task = asyncio.ensure_future(b.exec("box", "cancel", "sleep", "1000"))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():  # this machine is faster than the delay
+            task.result().discard()
+            return
+        assert os.listdir(f"{b.instance.run_dir}/processes/box/execs") == []
+        assert cgroups.pids(f"{b.instance.cgroup}/box") == before
 
     inside(scenario)
 

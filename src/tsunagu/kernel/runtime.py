@@ -12,10 +12,8 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -27,11 +25,11 @@ from tsunagu.model.instance import Instance
 from tsunagu.model.process import Exit, HostFacts, Process, RuntimeInfo
 
 from . import cgroups, conmon, host
-from .runtime_words import RuntimeFailed, create_sentence, exec_sentence, last_error
+from . import process_files as files
+from .runtime_words import RuntimeFailed, create_sentence, exec_sentence
 
 __all__ = ["ExecSession", "Exit", "Process", "Runtime", "RuntimeFailed", "RuntimeInfo"]
 
-UNKNOWN_EXIT = 255  # conmon was killed, and nobody else learns the exit code of a container's process
 CREATE_TIMEOUT = 120.0  # seconds for the runtime to make a container or exec; only a hanging kernel needs this long
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 T = TypeVar("T")
@@ -120,9 +118,9 @@ class Runtime:
         finally:
             conversation.close()
         if report is None or report[0] <= 0:
-            raise RuntimeFailed(create_sentence(_said(report, directory)))
-        process = _identify(report[0], directory)
-        _write(f"{directory}/process.json", msgspec.json.encode(process))
+            raise RuntimeFailed(create_sentence(files.said(report, directory)))
+        process = files.identify(report[0], directory)
+        files.write(f"{directory}/process.json", msgspec.json.encode(process))
         return process
 
     async def start(self, container_id: str) -> None:
@@ -130,8 +128,8 @@ class Runtime:
         # runc's own `start` does no more than this (its process waits in the open of a fifo), at the price of a Go
         # program's start. crun reverses the direction of its fifo, and an unknown layout means an unknown version.
         fifo = f"{self._state}/{container_id}/exec.fifo"
-        process = _recorded(f"{self._directory(container_id)}/process.json")
-        if self.detect().name != "runc" or process is None or not _is_fifo(fifo):
+        process = files.recorded(f"{self._directory(container_id)}/process.json")
+        if self.detect().name != "runc" or process is None or not files.is_fifo(fifo):
             await self._run_runtime("start", container_id)
             return
         pidfd = conmon.open_process(process.pid, process.pid_started)
@@ -168,10 +166,10 @@ class Runtime:
                     await conmon.readable(pidfd)
                 finally:
                     os.close(pidfd)
-            code = _exit_code(directory)
+            code = files.exit_code(directory)
             if code is not None:
                 break
-        return Exit(UNKNOWN_EXIT if code is None else code, os.path.exists(f"{directory}/oom"))
+        return Exit(files.UNKNOWN_EXIT if code is None else code, os.path.exists(f"{directory}/oom"))
 
     def signal(self, process: Process, signum: int) -> None:
         """Send a signal to the container's first process; nothing happens when it has ended."""
@@ -190,10 +188,10 @@ class Runtime:
         await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
         if not os.path.exists(f"{directory}/process.json"):
             # conmon may just be letting the runtime make the container: end both before the cgroup is there again.
-            await _end_conmon(directory, grace=0.1)
+            await files.end_conmon(directory, grace=0.1)
             await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
         await self._clear(directory)
-        await asyncio.to_thread(_remove_tree, f"{self._state}/{container_id}")
+        await asyncio.to_thread(files.remove_tree, f"{self._state}/{container_id}")
 
     def remove_parent_cgroup(self) -> None:
         """Remove the instance's own cgroup; stays where a container is still in it."""
@@ -220,7 +218,7 @@ class Runtime:
         if not _ID.fullmatch(exec_id):
             raise InvalidParameter(f"invalid id {exec_id!r}")
         os.makedirs(directory, mode=0o700)
-        _write(f"{directory}/process-spec.json", msgspec.json.encode(process_spec))
+        files.write(f"{directory}/process-spec.json", msgspec.json.encode(process_spec))
         arguments = self._arguments(container_id, exec_id, directory)
         arguments += ["-b", directory, "-l", "none", "--exec", "--exec-attach"]
         arguments += ["--exec-process-spec", f"{directory}/process-spec.json"]
@@ -231,8 +229,8 @@ class Runtime:
         try:
             session = await _to_the_end(self._exec(arguments, directory, exec_id, is_attached=is_attached), _undo_exec)
         except BaseException:
-            await _end_conmon(directory, grace=0.5)
-            await asyncio.to_thread(_remove_tree, directory)
+            await files.end_conmon(directory, grace=0.5)
+            await asyncio.to_thread(files.remove_tree, directory)
             raise
         self._execs[exec_id] = directory
         return session
@@ -253,8 +251,8 @@ class Runtime:
                 conversation.proceed()
                 report = await conversation.report()
             if report is None or report[0] <= 0:
-                raise RuntimeFailed(exec_sentence(_said(report, directory)))
-            return ExecSession(self._execs, exec_id, conversation, _identify(report[0], directory), connection)
+                raise RuntimeFailed(exec_sentence(files.said(report, directory)))
+            return ExecSession(self._execs, exec_id, conversation, files.identify(report[0], directory), connection)
         except BaseException as error:
             conversation.close()
             if connection is not None:
@@ -298,7 +296,7 @@ class Runtime:
         return f"{self._processes}/{identifier}"
 
     def _check_ended(self, container_id: str) -> None:
-        process = _recorded(f"{self._directory(container_id)}/process.json")
+        process = files.recorded(f"{self._directory(container_id)}/process.json")
         if process is not None and self.is_alive(process):
             raise KernelFailure(f"container {container_id} runs already", hint=f"its process is {process.pid}")
 
@@ -306,9 +304,9 @@ class Runtime:
         """Remove a process directory, once no conmon of the dead container can write into it any more."""
         with contextlib.suppress(FileNotFoundError):
             for exec_id in os.listdir(f"{directory}/execs"):
-                await _end_conmon(f"{directory}/execs/{exec_id}", grace=5.0)
-        await _end_conmon(directory, grace=5.0)
-        await asyncio.to_thread(_remove_tree, directory)
+                await files.end_conmon(f"{directory}/execs/{exec_id}", grace=5.0)
+        await files.end_conmon(directory, grace=5.0)
+        await asyncio.to_thread(files.remove_tree, directory)
 
     def _arguments(self, container_id: str, identifier: str, directory: str) -> list[str]:
         info = self.detect()
@@ -370,10 +368,10 @@ class ExecSession:
         finally:
             self._conversation.close()
             directory = self._directories.pop(self._exec_id, "")
-        code = report[0] if report is not None else _exit_code(directory)
+        code = report[0] if report is not None else files.exit_code(directory)
         if directory:
-            await asyncio.to_thread(_remove_tree, directory)
-        return UNKNOWN_EXIT if code is None or not 0 <= code <= 255 else code
+            await asyncio.to_thread(files.remove_tree, directory)
+        return files.UNKNOWN_EXIT if code is None or not 0 <= code <= 255 else code
 
 
 def _undo_exec(session: ExecSession) -> None:
@@ -394,98 +392,3 @@ async def _to_the_end(work: Coroutine[Any, Any, T], undo: Callable[[T], None] | 
         if not task.cancelled() and task.exception() is None and undo is not None:
             undo(task.result())
         raise
-
-
-# ---- files and processes
-
-
-def _said(report: tuple[int, str] | None, directory: str) -> str:
-    return (report[1] if report else "") or last_error(f"{directory}/runtime.log")
-
-
-def _identify(pid: int, directory: str) -> Process:
-    try:
-        with open(f"{directory}/conmon.pid") as file:
-            conmon_pid = int(file.read())
-    except (OSError, ValueError) as error:
-        raise KernelFailure(f"conmon left no pid file: {error}") from error
-    return Process(
-        pid=pid,
-        pid_started=conmon.start_time(pid),
-        conmon_pid=conmon_pid,
-        conmon_started=conmon.start_time(conmon_pid),
-    )
-
-
-async def _end_conmon(directory: str, *, grace: float) -> None:
-    """Wait `grace` seconds for the conmon of a dead container (or exec) to end by itself; then kill it."""
-    pidfd = _open_conmon(f"{directory}/conmon.pid")
-    if pidfd is None:
-        return
-    try:
-        try:
-            async with asyncio.timeout(grace):
-                await conmon.readable(pidfd)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await conmon.readable(pidfd)
-    finally:
-        os.close(pidfd)
-
-
-def _open_conmon(pid_file: str) -> int | None:
-    """Return a pidfd of the conmon that was told to write `pid_file`; None when it has ended."""
-    try:
-        with open(pid_file) as file:
-            pid = int(file.read())
-        pidfd = os.pidfd_open(pid)
-    except (OSError, ValueError):
-        return None
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            is_ours = os.fsencode(pid_file) in file.read().split(b"\0")
-    except OSError:
-        is_ours = False
-    if not is_ours:  # another process has this pid by now
-        os.close(pidfd)
-        return None
-    return pidfd
-
-
-def _recorded(path: str) -> Process | None:
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Process)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _exit_code(directory: str) -> int | None:
-    try:
-        with open(f"{directory}/exit") as file:
-            code = int(file.read())
-    except (OSError, ValueError):
-        return None
-    return code if 0 <= code <= 255 else UNKNOWN_EXIT
-
-
-def _write(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def _is_fifo(path: str) -> bool:
-    try:
-        return stat.S_ISFIFO(os.lstat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _remove_tree(path: str) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise KernelFailure(f"cannot remove {path}: {error.strerror}") from error

@@ -3,7 +3,8 @@
 conmon writes to its clients with blocking writes: one that does not read stops conmon, and with it the container and
 every other client. So this module always reads conmon and keeps up to `BUFFER_LIMIT` bytes for a slow client. Only then
 it makes conmon wait, as a pipe would; a client that takes nothing for `STALL_LIMIT` seconds after that is cut off (its
-output is in the log all the same). May import kernel, wire and services.duplex.
+output is in the log all the same). Known limit: conmon 2.1 turns in circles when a client writes to a container that
+closed its stdin and lives on; nothing tells us that it did. May import kernel, wire and services.duplex.
 """
 
 from __future__ import annotations
