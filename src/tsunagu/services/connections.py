@@ -40,12 +40,13 @@ class Connections:
             self._check(world, network, container, replace(config, network=network.name))
             config = replace(config, network=network.name)
             if container.is_running:
-                await self._join(world, network, container, config)
+                with self._engine.joining([network.id]):
+                    await self._join(world, network, container, config)
             else:
                 endpoint = Endpoint(config=config, network_id=network.id, network_name=network.name)
                 self._engine.commit(EndpointsChanged(container.id, (*container.endpoints, endpoint)))
                 for address in (config.ipv4, config.ipv6):
-                    if address:
+                    if address and address not in self._lifecycle.leases.on(network.id):
                         self._lifecycle.leases.take(network.id, address, container.id)
         self._lifecycle.emit_network("connect", container, network.id, network.name)
         await self._resolver.settle()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tsunagu.model import ids
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
-from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
 from tsunagu.rules import spec
@@ -56,9 +56,7 @@ class Containers:
         identifier = engine.new_id()
         if not bare:
             bare = unused_name({*engine.world.container_ids, *self._names_in_use})
-        spec.check_name_free(engine.world, bare)
-        if bare in self._names_in_use:
-            raise Conflict(f'Conflict. The container name "/{bare}" is already in use by a container being created.')
+        self._check_name(bare)
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         spec.check_binds(host.binds or ())
@@ -92,6 +90,11 @@ class Containers:
                     self._lifecycle.leases.take(endpoint.network_id, address, container.id)
         self._lifecycle.emit("create", container)
         return container, []
+
+    def _check_name(self, bare: str) -> None:
+        spec.check_name_free(self._engine.world, bare)
+        if bare in self._names_in_use:
+            raise Conflict(f'Conflict. The container name "/{bare}" is already in use by a container being created.')
 
     def _bind(self, config: EndpointConfig) -> Endpoint:
         """Bind an attachment to the network it names, when that exists already."""
@@ -182,7 +185,7 @@ class Containers:
             if bare == container.name:
                 raise InvalidParameter("Renaming a container with the same name as its current name")
             try:
-                spec.check_name_free(world, bare)
+                self._check_name(bare)
             except Conflict as error:
                 raise Conflict(f"Error when allocating new name: {error.message}") from error
             self._engine.commit(ContainerRenamed(container.id, bare))
@@ -201,7 +204,11 @@ class Containers:
                     "stop the container before removing or force remove"
                 )
             self._lifecycle.signal(container, signals.SIGKILL)
-            await self._lifecycle.ended(container.id, 60)
+            if not await self._lifecycle.ended(container.id, 60):
+                raise KernelFailure(
+                    f'cannot remove container "{container.name}": its process did not end after SIGKILL',
+                    hint=f"it may hang in the kernel: look at /proc/{container.state.pid}/stack",
+                )
         async with self._engine.lock(container.id):
             current = self._engine.world.containers.get(container.id)
             if current is None:  # somebody else, or --rm, removed it while we waited
@@ -217,6 +224,7 @@ class Containers:
         self._engine.commit(ContainerRemoved(container.id))
         for endpoint in container.endpoints:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
+        self._lifecycle.forget(container.id)
         self._lifecycle.emit("destroy", container)
         result = (container.state.exit_code, "")
         for waiters in (self._removal_waiters, self._exit_waiters):

@@ -1,4 +1,4 @@
-"""The engine owns the current `World`: every change goes through `commit`: store, world, listeners, events, in this order.
+"""The engine owns the current `World`: every change goes through `commit`, which stores and publishes it.
 
 Runs on one event loop; a commit has no await in it, so that a reader always sees a complete world. Per-object locks
 keep *operations* on the same object apart; data needs none.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
@@ -51,6 +52,7 @@ class Engine:
         self.listeners: list[Listener] = []
         self.started_at = time.time_ns()
         self.world = self._load()
+        self._joining: Counter[str] = Counter()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def commit(self, *events: Event) -> None:
@@ -89,6 +91,19 @@ class Engine:
             yield
         finally:
             self.db.delete("intent", identifier)
+
+    @contextmanager
+    def joining(self, network_ids: Iterable[str]) -> Iterator[None]:
+        """Keep networks from being removed while endpoints join them: those are in the world only once it is done."""
+        wanted = Counter(network_ids)
+        self._joining.update(wanted)
+        try:
+            yield
+        finally:
+            self._joining.subtract(wanted)
+
+    def is_being_joined(self, network_id: str) -> bool:
+        return self._joining[network_id] > 0
 
     def new_id(self) -> str:
         """Return 64 random hex digits; the short form never looks like a number (Docker's rule: a host name of

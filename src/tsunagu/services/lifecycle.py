@@ -79,7 +79,7 @@ class Lifecycle:
             raise type(error)(f"failed to set up container networking: {error.message}", hint=error.hint) from error
         future = apply(world, EndpointsChanged(container.id, endpoints))
         try:
-            with engine.intent(container.id, "start"):
+            with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
                 async with AsyncExitStack() as undo:
                     process = await self._act(future, future.containers[container.id], undo)
                     state = State(
@@ -179,8 +179,14 @@ class Lifecycle:
                 future.set_result(event)
                 connected.append(event.wait())
         if connected:
-            # An attaching client that fails to connect must not hold the container back for ever.
-            await asyncio.wait_for(asyncio.gather(*connected), timeout=5)
+            try:
+                await asyncio.wait_for(asyncio.gather(*connected), timeout=5)
+            except TimeoutError:  # whoever does not manage to connect must not hold the container back
+                log.warning("an attached client did not connect in time container=%s", container_id[:12])
+
+    def forget(self, container_id: str) -> None:
+        """Let go of what waits for a container that is being removed."""
+        self._fail_early(container_id)
 
     def _fail_early(self, container_id: str) -> None:
         for future in self._early.pop(container_id, ()):
@@ -243,7 +249,7 @@ class Lifecycle:
         ]
         if container.host.network_mode != "host":
             host_names = [e.host_ifname for e in endpoints if e.host_ifname]
-            # The links are silent at once; that they are gone is waited for by `settle_kernel`, when somebody must know.
+            # The links are silent at once; `settle_kernel` waits until they are gone, when somebody must know.
             gone = self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names, waits=False)
             works.append(("sandbox", gone))
         results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)

@@ -96,6 +96,11 @@ class Networks:
                     hint=f"remove or disconnect them first, for example: docker network disconnect -f {network.name} "
                     f"{members[0][0].name}",
                 )
+            if self._engine.is_being_joined(network.id):
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints",
+                    hint="a container is joining it right now",
+                )
             self._engine.commit(NetworkRemoved(network.id))
             await asyncio.gather(self._kernel.remove_bridge(network.bridge), self.sync_firewall())
         self._engine.emit("network", "destroy", network.id, {"name": network.name, "type": network.driver})
