@@ -20,7 +20,7 @@ from tsunagu.kernel.network import NetworkKernel, ResolverSockets
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.kernel.runtime_words import RuntimeFailed
 from tsunagu.model.container import Container, State, Status
-from tsunagu.model.errors import Conflict, EngineError, KernelFailure, NotModified
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotModified
 from tsunagu.model.network import Endpoint, SandboxPlan
 from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, World, apply
@@ -101,6 +101,8 @@ class Lifecycle:
                 code = error.exit_code if isinstance(error, RuntimeFailed) else 128
                 failed = replace(container.state, exit_code=code, error=error.message)
                 engine.commit(ContainerStateChanged(container.id, failed))
+                if code in (126, 127):  # the user named a program that cannot run: Docker answers 400
+                    raise InvalidParameter(error.message, hint=error.hint) from error
             raise
         self._emit_networks("connect", container, endpoints)
         self.emit("start", container)
