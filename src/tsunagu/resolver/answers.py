@@ -7,7 +7,7 @@ the sandbox may ask outside at all. May import `wire` only; must never do I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 
 from tsunagu.wire import dns
@@ -71,8 +71,9 @@ def render(query: dns.Query, found: Answer, limit: int) -> bytes:
     return dns.reply(query, found.rcode, records, limit)
 
 
-# What is said again and again: bytes 2 to 12 of the reply, the offset after its question, and what follows there.
-Ready = tuple[bytes, int, Callable[[], bytes]]
+# What is said again and again: bytes 2 to 12 of the reply, the offset after its question, what follows there; and for a
+# query in lower case all of the reply but its id.
+Ready = tuple[bytes, int, Callable[[], bytes], Callable[[], bytes]]
 
 
 def ready(query: dns.Query, data: bytes, found: Answer) -> Ready | None:
@@ -98,7 +99,12 @@ def ready(query: dns.Query, data: bytes, found: Answer) -> Ready | None:
     if size + len(opt) > dns.UDP_LIMIT:
         return None
     flags = dns.RA | (query.flags & (dns.RD | dns.CD)) | found.rcode
-    return dns.reply_head(flags, len(found.records), 1 if opt else 0), end, next_tail
+    head = dns.reply_head(flags, len(found.records), 1 if opt else 0)
+    start = head + query.key
+    next_whole: Iterator[bytes] = (start + next_tail() for _ in repeat(None))
+    if len(found.records) < 2:
+        next_whole = repeat(start + next_tail())
+    return head, end, next_tail, next_whole.__next__
 
 
 def refusal(query: dns.Query, limit: int) -> bytes:

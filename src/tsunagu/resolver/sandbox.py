@@ -23,7 +23,8 @@ from .tcp import Connections
 from .upstream import InnerPool
 
 MAX_READY = 4096  # replies kept in parts for one sight; past that, all are made anew
-_SLOTS = tuple((i, i * SIZE, i * 16 + 14, i * 2 + 1) for i in range(COUNT))  # indexes into a Batch
+# Indexes into a Batch: number, first byte, byte after the id, received length, length to send.
+_SLOTS = tuple((i, i * SIZE, i * SIZE + 2, i * 16 + 14, i * 2 + 1) for i in range(COUNT))
 
 Deliver = Callable[[bytes], None]
 Forward = Callable[["Sandbox", Request], None]
@@ -72,14 +73,22 @@ class Sandbox:
         count = batch.receive(descriptor)
         buffer, view, sizes, lengths, known = batch.buffer, batch.view, batch.sizes, batch.lengths, self.sight.ready
         first = 0  # of the replies that have not been sent yet
-        for i, start, size_at, length_at in _SLOTS[:count]:
-            found = known.get(view[start + 2 : start + sizes[size_at]].tobytes().lower())
+        for i, start, at, size_at, length_at in _SLOTS[:count]:
+            asked = view[at : start + sizes[size_at]].tobytes()
+            found = known.get(asked)
             if found is not None:
-                head, end, next_tail = found
+                whole = found[3]()
+                size = len(whole)
+                buffer[at : at + size] = whole
+                lengths[length_at] = size + 2
+                continue
+            found = known.get(asked.lower())
+            if found is not None:  # a mixed spelling: the question stays where it is
+                head, end, next_tail, _ = found
                 tail = next_tail()
-                buffer[start + 2 : start + 12] = head
-                lengths[length_at] = end = end + len(tail)
-                buffer[start + end - len(tail) : start + end] = tail
+                buffer[at : start + 12] = head
+                buffer[start + end : start + end + len(tail)] = tail
+                lengths[length_at] = end + len(tail)
                 continue
             reply = self.resolve(batch.data(i), 0, partial(self._send, batch.peer(i)))
             if reply is not None:
