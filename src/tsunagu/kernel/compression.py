@@ -13,9 +13,9 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -23,6 +23,18 @@ from tsunagu.model.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    class _Decoder(Protocol):
+        """What lzma and bz2 decompressors have in common."""
+
+        @property
+        def eof(self) -> bool: ...
+        @property
+        def needs_input(self) -> bool: ...
+        @property
+        def unused_data(self) -> bytes: ...
+        def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
 
 XZ_MEMORY = 256 << 20  # bytes; `xz -9` needs 65 MiB
 ZSTD_WINDOW = 128 << 20  # bytes; what `zstd` accepts without --long
@@ -84,25 +96,18 @@ class Hashed(io.RawIOBase):
         return f"sha256:{self._hash.hexdigest()}"
 
 
-class _Bzip2(io.RawIOBase):
-    """BZ2File has no readinto that leaves its buffer alone; this adapts it."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._file = bz2.BZ2File(stream)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        return self._file.readinto(buffer)
+class _Damaged(Exception):
+    """What a decompressor found; `damage_named` gives it a name."""
 
 
-class _Xz(io.RawIOBase):
-    """xz with a limit on memory, which LZMAFile cannot set; streams may follow each other."""
+class _Decoded(io.RawIOBase):
+    """xz and bzip2, whose file objects cannot limit memory or tell damage from a failing disk. Streams may follow."""
 
-    def __init__(self, stream: io.BufferedReader) -> None:
+    def __init__(self, stream: io.BufferedReader, new_decoder: Callable[[], _Decoder], padding: bytes) -> None:
         self._stream = stream
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+        self._new_decoder = new_decoder
+        self._padding = padding
+        self._decoder = new_decoder()
 
     def readable(self) -> bool:
         return True
@@ -111,22 +116,28 @@ class _Xz(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         while len(view):
             if self._decoder.eof:
-                rest = self._decoder.unused_data or self._stream.read(_BUFFER)
-                rest = rest.lstrip(b"\0")  # padding between streams
-                if not rest:
+                more = (self._decoder.unused_data or self._stream.read(_BUFFER)).lstrip(self._padding)
+                if not more:
                     return 0
-                self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+                self._decoder = self._new_decoder()
             elif self._decoder.needs_input:
-                rest = self._stream.read(_BUFFER)
-                if not rest:
-                    raise EOFError("unexpected end of the xz stream")
+                more = self._stream.read(_BUFFER)
+                if not more:
+                    raise EOFError("it ends before its end mark")
             else:
-                rest = b""
-            data = self._decoder.decompress(rest, len(view))
+                more = b""
+            try:
+                data = self._decoder.decompress(more, len(view))
+            except (OSError, lzma.LZMAError) as error:
+                raise _Damaged(str(error)) from error
             if data:
                 view[: len(data)] = data
                 return len(data)
         return 0
+
+
+def _new_xz() -> _Decoder:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
 
 
 def decompressed(stream: io.BufferedReader) -> tuple[io.RawIOBase | io.BufferedIOBase, str]:
@@ -139,9 +150,9 @@ def decompressed(stream: io.BufferedReader) -> tuple[io.RawIOBase | io.BufferedI
             reader = decoder.stream_reader(stream, read_size=_BUFFER, read_across_frames=True)
             return cast(io.RawIOBase, reader), kind
         case "xz":
-            return _Xz(stream), kind
+            return _Decoded(stream, _new_xz, b"\0"), kind
         case "bzip2":
-            return _Bzip2(stream), kind
+            return _Decoded(stream, bz2.BZ2Decompressor, b""), kind
     return stream, ""
 
 
@@ -150,5 +161,5 @@ def damage_named(what: str) -> Iterator[None]:
     """Turn what the decompressors raise into an InvalidParameter that names `what`."""
     try:
         yield
-    except (zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
+    except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError, _Damaged) as error:
         raise InvalidParameter(f"{what} is damaged: {error}") from error

@@ -96,7 +96,8 @@ class Storage:
 
     def discard(self, path: str) -> None:
         """Remove a file or tree in the background; failures are logged."""
-        self._cleaner.submit(_discard, path)
+        with suppress(RuntimeError):  # closed already: the next start sweeps
+            self._cleaner.submit(_discard, path)
 
     # ---- life of a root file system
 

@@ -109,7 +109,7 @@ class Unpacker:
             self._describe_directory(b"", self._root, entry)
             return
         parent_path, _, name = path.rpartition(b"/")
-        if name.startswith(_AUFS_MARK) and name != _OPAQUE_MARK:
+        if name != _OPAQUE_MARK and (name.startswith(_AUFS_MARK) or path.startswith(_AUFS_MARK)):
             self._stream.skip()  # bookkeeping of aufs, which Docker skips too
             return
         parent = self._open_parent(parent_path)
@@ -208,6 +208,8 @@ class Unpacker:
 
     def _add_link(self, parent: int, name: bytes, entry: Entry) -> None:
         target = self._clean(entry.link)
+        if not target:
+            raise self._stream.fail("a hard link to a directory")
         target_parent, _, target_name = target.rpartition(b"/")
         try:
             directory = open_in_root(self._root, target_parent, _DIRECTORY)
@@ -215,7 +217,7 @@ class Unpacker:
             raise self._missing_target(entry) from None
         try:
             found = os.stat(target_name, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode) or not target_name:
+            if stat.S_ISDIR(found.st_mode):
                 raise self._stream.fail("a hard link to a directory")
             os.link(target_name, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:

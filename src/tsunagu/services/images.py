@@ -148,7 +148,7 @@ class Images:
             finally:
                 archive.close()
         finally:
-            self.storage.discard(upload)
+            self._intake.forget(upload)
             self._collect()
         for line in lines:
             yield line
@@ -167,7 +167,7 @@ class Images:
                 data = msgspec.json.encode(config)
                 self._record([(data, tags)], "import")
         finally:
-            self.storage.discard(upload)
+            self._intake.forget(upload)
             self._collect()
         return self._images[digest_of(data)]
 

@@ -37,12 +37,14 @@ class Intake:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._workers = ThreadPoolExecutor(2, "unpack")  # two layers at once, over all uploads
+        self._readers = ThreadPoolExecutor(4, "archive")
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.pins: Counter[str] = Counter()
 
     async def close(self) -> None:
         """Wait for unpacking that is under way."""
-        await asyncio.to_thread(self._workers.shutdown)
+        for pool in (self._readers, self._workers):
+            await asyncio.to_thread(pool.shutdown)
 
     @contextmanager
     def pinned(self, chain: Sequence[str]) -> Iterator[None]:
@@ -55,7 +57,7 @@ class Intake:
             self.pins += Counter()  # drops what has come to zero
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> str:
-        """Write an upload to a file of its own and return its path; the caller discards it."""
+        """Write an upload to a file of its own and return its path; `forget` it after use."""
         path = self._storage.temporary("upload")
         try:
             with open(path, "xb", buffering=0) as file:
@@ -67,34 +69,30 @@ class Intake:
                         pending.clear()
                 await asyncio.to_thread(_append, file, pending)
         except BaseException:
-            self._storage.discard(path)
+            self.forget(path)
             raise
         return path
+
+    def forget(self, path: str) -> None:
+        """Remove a received upload and what was made of it."""
+        self._storage.discard(path)
+        self._storage.discard(_expanded_path(path))
 
     async def images(self, path: str) -> tuple[Archive, list[Found]]:
         """Open a received archive and return it with its images; the caller closes it. Compressed ones are expanded."""
 
-        def read() -> tuple[Archive, list[Found]]:
-            archive = Archive(self._expanded(path))
-            try:
-                return archive, read_images(archive)
-            except BaseException:
-                archive.close()
-                raise
+        future = self._readers.submit(_read, path)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                future.add_done_callback(partial(self._abandon, path))
+            raise
 
-        return await asyncio.to_thread(read)
-
-    def _expanded(self, path: str) -> str:
-        with compression.damage_named("the upload"), open(path, "rb", buffering=0) as raw:
-            stream, kind = compression.decompressed(io.BufferedReader(raw, 1 << 20))
-            if not kind:
-                return path
-            fresh = f"{path}.tar"
-            with open(fresh, "xb", buffering=0) as out:
-                while piece := stream.read(_PIECE):
-                    _append(out, piece)
-        os.rename(fresh, path)
-        return path
+    def _abandon(self, path: str, future: Future[tuple[Archive, list[Found]]]) -> None:
+        if future.exception() is None:
+            future.result()[0].close()
+        self.forget(path)
 
     async def add_layers(self, archive: Archive, image: Found) -> None:
         """Put every layer of an image in place that is not there yet. Pin its chain while calling this."""
@@ -141,7 +139,7 @@ class Intake:
 
     def _discard(self, future: Future[Draft]) -> None:
         if not future.cancelled() and future.exception() is None:
-            self._storage.layers.discard(future.result())
+            self._storage.discard(future.result().path)
 
     def _place(self, drafts: list[tuple[Draft, Sequence[str]]]) -> None:
         waiting = list(drafts)
@@ -158,6 +156,31 @@ class Intake:
         if lock is None:
             lock = self._locks[chain_id] = asyncio.Lock()
         return lock
+
+
+def _read(path: str) -> tuple[Archive, list[Found]]:
+    archive = Archive(_expanded(path))
+    try:
+        return archive, read_images(archive)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _expanded_path(path: str) -> str:
+    return f"{path}.tar"
+
+
+def _expanded(path: str) -> str:
+    """Return `path`, or the path of what a compressed upload holds."""
+    with compression.damage_named("the upload"), open(path, "rb", buffering=0) as raw:
+        stream, kind = compression.decompressed(io.BufferedReader(raw, 1 << 20))
+        if not kind:
+            return path
+        with open(_expanded_path(path), "xb", buffering=0) as out:
+            while piece := stream.read(_PIECE):
+                _append(out, piece)
+    return _expanded_path(path)
 
 
 def open_upload(path: str) -> BinaryIO:

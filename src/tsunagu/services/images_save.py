@@ -21,6 +21,7 @@ from tsunagu.model.image import Image, chain_ids, parse_reference
 from tsunagu.store.blobs import digest_of
 
 _PIECE = 1 << 20
+_NO_TIME = -62135596800  # Go's zero time, which Docker shows for a step without a date
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -91,7 +92,7 @@ def _archive(contents: Sequence[Content], layers: Layers) -> Iterator[bytes]:
     documents["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
     if repositories:
         documents["repositories"] = msgspec.json.encode(repositories)
-    when = max((_timestamp(c.image) for c in contents), default=0)
+    when = max((_seconds(c.image.config.get("created"), 0) for c in contents), default=0)
     for name in ("blobs/", "blobs/sha256/"):
         yield _header(name, 0, when, tarfile.DIRTYPE)
     for diff_id, chain_id in tars.items():
@@ -148,14 +149,12 @@ def _header(name: str, size: int, when: int, kind: bytes = tarfile.REGTYPE) -> b
     return member.tobuf(tarfile.PAX_FORMAT)
 
 
-def _timestamp(image: Image) -> int:
-    """Seconds since the epoch of an image's creation, 0 when it has none."""
+def _seconds(text: object, default: int) -> int:
+    """Seconds since the epoch of an RFC 3339 time, `default` for what is none."""
     try:
-        return max(
-            0, int(datetime.datetime.fromisoformat(str(image.config.get("created"))[:19] + "+00:00").timestamp())
-        )
-    except ValueError:
-        return 0
+        return int(datetime.datetime.fromisoformat(str(text)).timestamp())
+    except (ValueError, OverflowError):
+        return default
 
 
 def history(image: Image, layer_sizes: Callable[[Sequence[str]], list[int]]) -> list[dict[str, object]]:
@@ -167,14 +166,14 @@ def history(image: Image, layer_sizes: Callable[[Sequence[str]], list[int]]) -> 
         items.append(
             {
                 "Id": "<missing>",
-                "Created": _seconds(step.get("created")),
+                "Created": _seconds(step.get("created"), _NO_TIME),
                 "CreatedBy": str(step.get("created_by") or ""),
                 "Tags": None,
                 "Size": 0 if step.get("empty_layer") else next(sizes, 0),
                 "Comment": str(step.get("comment") or ""),
             }
         )
-    created = _seconds(image.config.get("created"))
+    created = _seconds(image.config.get("created"), _NO_TIME)
     for size in sizes:  # layers that no step accounts for
         items.append(
             {"Id": "<missing>", "Created": created, "CreatedBy": "", "Tags": None, "Size": size, "Comment": ""}
@@ -184,10 +183,3 @@ def history(image: Image, layer_sizes: Callable[[Sequence[str]], list[int]]) -> 
         items[0]["Id"] = image.id
         items[0]["Tags"] = list(image.tags) or None
     return items
-
-
-def _seconds(text: object) -> int:
-    try:
-        return int(datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp())
-    except ValueError:
-        return -62135596800  # Go's zero time, which Docker shows for a step without a date
