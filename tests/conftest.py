@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from images import build
 from tsunagu.testing import host
 from tsunagu.testing.commandline import CommandLine, docker_program
 from tsunagu.testing.engine import EngineProcess, tsunagu_program
+
+# No deadline per example: on a shared machine it measures the neighbours.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 IS_CI = bool(os.environ.get("CI"))
 # Other people's engines work on this machine: what they make and leave is not this run's.

@@ -106,6 +106,8 @@ class Sandbox:
 
         `tcp_limit` is 0 for a query over UDP.
         """
+        if tcp_limit:
+            self.queries += 1
         try:
             query = dns.Query(data)
         except dns.Malformed as error:

@@ -141,9 +141,14 @@ class Resolver:
         self._commit()
         await self._link.wait(self._last)
 
+    async def refresh(self) -> None:
+        """Bring the counters in `status` up to date."""
+        self._is_open = True
+        await self.settle()
+
     @property
     def status(self) -> dict[str, object]:
-        """Facts for `system info`; counters are those of the last acknowledged change."""
+        """Facts for `system info`; counters are totals of the process as of its last acknowledgement: see `refresh`."""
         return {
             "pid": self._link.pid,
             "sandboxes": len(self._sockets),
