@@ -80,7 +80,12 @@ def test_a_row_computes_what_is_asked_for() -> None:
 
 
 def test_a_row_as_json_has_its_fields_by_name() -> None:
-    assert Template("{{json .}}").render(Row("*x", {"b": 1, "a": lambda: "é<"})) == '{"a":"é<","b":1}'
+    assert Template("{{json .}}").render(Row("*x", {"b": 1, "a": lambda: "é<"})) == r'{"a":"é\u003c","b":1}'
+
+
+def test_a_field_without_a_value_is_a_nil_pointer() -> None:
+    text = "{{.A}} {{json .A}} {{if .A}}x{{else}}y{{end}} {{json .}}"
+    assert Template(text).render(Row("*x", {"A": None})) == '<nil> null y {"A":null}'
 
 
 def test_a_method_takes_its_operand_from_either_side() -> None:

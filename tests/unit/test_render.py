@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,19 +65,31 @@ def test_lists(capfd: pytest.CaptureFixture[str]) -> None:
     assert show(capfd, r"table {{.Names}}\t{{.ID}}")[0] == "NAMES     CONTAINER ID\n<web>     a1\ndb        b2\n"
     assert show(capfd, '{{.Label "x"}}')[0] == "x-a1\nx-b2\n"
     assert show(capfd, "", quiet=lambda item: item["id"]) == ("a1\nb2\n", "")
-    assert show(capfd, "json", quiet=lambda item: item["id"]) == (
+    assert show(capfd, "json", quiet=lambda item: item["id"], is_quiet_first=True) == (
         "a1\nb2\n",
         "WARNING: Ignoring custom format, because both --format and --quiet are set.\n",
     )
 
 
+def test_a_template_wins_over_quiet_but_table_and_raw_do_not(capfd: pytest.CaptureFixture[str]) -> None:
+    forms = [("name", " {{.Names}}"), ("id", " {{.ID}}"), ("none", "{{if false}} x{{end}}")]
+
+    def quiet(template: str) -> tuple[str, str]:
+        return show(capfd, template, quiet=lambda item: item["id"], raw=forms)
+
+    assert quiet("{{.Names}}") == ("<web>\ndb\n", "")
+    assert quiet("table") == ("a1\nb2\n", "")
+    assert quiet("raw") == ("id: a1\nid: b2\n", "")
+    assert show(capfd, "raw", raw=forms)[0] == "name: <web>\nid: a1\nnone:\n\nname: db\nid: b2\nnone:\n\n"
+
+
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        ("{{.ID", "failed to parse template: template: :1: unclosed action"),
+        ("{{.ID", "template parsing error: template: :1: unclosed action"),
         (
             "{{.Foo}}",
-            'failed to execute template: template: :1:2: executing "" at <.Foo>: can\'t evaluate field Foo in '
+            'template parsing error: template: :1:2: executing "" at <.Foo>: can\'t evaluate field Foo in '
             "type *formatter.ContainerContext",
         ),
     ],
@@ -136,6 +150,27 @@ def test_progress_lines_without_a_terminal(capfd: pytest.CaptureFixture[str]) ->
     )
     out = capfd.readouterr().out
     assert out == "latest: Pulling from library/x\naa: Pull complete\nLoaded image: x:y\nDigest: sha256:aa\n"
+
+
+def test_progress_lines_on_a_terminal_are_rewritten_in_place() -> None:
+    master, slave = os.openpty()
+    steps = ({"current": 1, "total": 4}, {"current": 3, "total": 4})
+    documents = [{"status": "Downloading", "id": name, "progressDetail": step} for step in steps for name in ("a", "b")]
+    progress.print_stream([*documents, {"status": "Digest: sha256:aa"}], slave)
+    seen = os.read(master, 10_000).decode()
+    os.close(master)
+    os.close(slave)
+    assert seen.count("a: Downloading") == seen.count("b: Downloading") == 2
+    assert "\033[2A\033[2K\ra: Downloading" in seen and "\033[1A\033[2K\rb: Downloading" in seen
+    assert seen.endswith("Digest: sha256:aa\r\n")
+
+
+def test_a_bar_does_not_change_what_is_sent() -> None:
+    master, slave = os.openpty()
+    pieces = [b"a" * 10, b"b", b""]
+    assert list(progress.with_bar(iter(pieces), 11, "Loading", slave)) == pieces
+    os.close(master)
+    os.close(slave)
 
 
 def test_an_error_in_the_stream() -> None:

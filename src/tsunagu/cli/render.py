@@ -61,17 +61,21 @@ def print_list(
     type_name: str,
     template: str = "",
     quiet: Callable[[Any], str] | None = None,
+    is_quiet_first: bool = False,
     label: Callable[[Any, str], str] | None = None,
+    raw: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Print a list the way `--format` and `--quiet` ask for.
 
-    `default` names the columns of the plain table; `quiet` gives the one word of a quiet line (None: not quiet);
-    `label` serves the template method `.Label "x"`. Raises Failure for a template that cannot be used.
+    `default` names the columns of the plain table; `quiet` gives the one word of a quiet line (None: not quiet), and
+    wins over a template only where `is_quiet_first` (`ps`); `label` serves the template method `.Label "x"`; `raw` is
+    what `--format raw` means: a title and a template for each line. Raises Failure for a template that cannot be used.
     """
-    if quiet is not None:
-        if template:
+    if quiet is not None and (is_quiet_first or template in ("", "table", "raw")):
+        if template and is_quiet_first:
             warn("WARNING: Ignoring custom format, because both --format and --quiet are set.")
-        out("".join([quiet(item) + "\n" for item in items]))
+        titles = [f"{title}: " for title, form in raw if form == " {{.ID}}" and template == "raw"]
+        out("".join([f"{''.join(titles)}{quiet(item)}\n" for item in items]))
     elif template in ("", "table"):
         functions = [columns[name][1] for name in default]
         rows = [[columns[name][0] for name in default]]
@@ -83,6 +87,8 @@ def print_list(
         names = sorted(columns)
         out("".join([dumps_go({name: columns[name][1](item) for name in names}) + "\n" for item in items]))
     else:
+        if template == "raw" and raw:
+            template = "".join([f"{title}:{form}\n" for title, form in raw])
         _print_template(columns, items, type_name, template, label)
 
 
@@ -98,14 +104,14 @@ def _print_template(
     try:
         compiled, is_table = listing(template)
     except TemplateError as error:
-        raise Failure(f"failed to parse template: {error}") from None
+        raise Failure(f"template parsing error: {error}") from None
     lines = []
     try:
         for item in items:
             fields = {name: _Late(column[1], item) for name, column in columns.items()}
             lines.append(compiled.render(Row(type_name, fields, {"Label": _Bound(label, item)} if label else {})))
     except TemplateError as error:
-        raise Failure(f"failed to execute template: {error}") from None
+        raise Failure(f"template parsing error: {error}") from None
     if is_table:
         lines.insert(0, compiled.header({name: column[0] for name, column in columns.items()}))
     made = "".join([line + "\n" for line in lines])

@@ -1,4 +1,4 @@
-"""JSON as Go's encoding/json writes it (no HTML escapes): what `{{json .X}}` prints.
+"""JSON as Go's encoding/json writes it (no HTML escapes but for rows): what `{{json .X}}` prints.
 
 For: `gotemplate_eval`. May import `gotypes`. Must never import `json`: its `re` costs the command line milliseconds.
 """
@@ -43,7 +43,9 @@ def encode(value: object) -> str:
     if isinstance(value, Typed):
         return _typed(value)
     if isinstance(value, Row):
-        return "{" + ",".join(f"{encode(name)}:{encode(item)}" for name, item in value.items()) + "}"
+        # Docker's rows make their JSON themselves, with Go's default of escaping what HTML minds.
+        text = "{" + ",".join(f"{encode(name)}:{encode(item)}" for name, item in value.items()) + "}"
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     if value is None or isinstance(value, Invalid):
         return "null"
     raise TypeError(f"no JSON for {type(value).__name__}")

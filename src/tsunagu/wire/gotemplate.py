@@ -67,10 +67,9 @@ class Template:
 
         As in Docker an error ends the line where it happened, and a field without a header is `<no value>`.
         """
-        row = Row("formatter.SubHeaderContext", {}, {"Label": header_word})
         run = Evaluator(self.text, self.name, self.templates, HEADER_FUNCTIONS)
         try:
-            run.run(_Headers(headers, row))
+            run.run(_Headers("formatter.SubHeaderContext", headers, {"Label": header_word}))
         except TemplateError:
             return "".join(run.parts)
         return "".join(run.parts)
@@ -89,12 +88,7 @@ class _Headers(Row):
     """Header words by field name; a missing one is no error here."""
 
     __slots__ = ()
-
-    def __init__(self, headers: Mapping[str, str], methods: Row) -> None:
-        super().__init__(methods.type_name, headers, methods.methods)
-
-    def get(self, name: str) -> object:
-        return self.fields.get(name)
+    is_open = True
 
 
 def header_word(label: str) -> str:

@@ -27,7 +27,7 @@ from tsunagu.wire.gotemplate_nodes import (
     Variable,
 )
 from tsunagu.wire.gotemplate_nodes import Function as FunctionNode
-from tsunagu.wire.gotypes import INVALID, Interface, Invalid, Number, Row, Strings, Typed
+from tsunagu.wire.gotypes import INVALID, NIL, Interface, Invalid, Number, Row, Strings, Typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -349,11 +349,11 @@ class Evaluator:
             operand = self._operand(words[0], "string", dot) if words else self._checked(final, "string")
             return row.methods[name](operand)  # type: ignore[arg-type]
         value = row.get(name)
-        if isinstance(value, Invalid):
+        if isinstance(value, Invalid) and not row.is_open:
             self._fail(f"can't evaluate field {name} in type {row.type_name}")
         if given:
             self._fail(f"wrong number of args for {name}: want 0 got {given}")
-        return INVALID if value is None else value
+        return NIL if value is None else value
 
     def _function(self, name: str, node: Node, dot: object, words: list[Node], final: object) -> object:
         function = self.functions[name]

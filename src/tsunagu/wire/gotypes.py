@@ -122,6 +122,10 @@ class Typed:
         return wrap(field.type, self.value if field.is_embedded else found)
 
 
+# The nil pointer that a row's field gives for None: prints `<nil>`, is false, and null in JSON.
+NIL = Typed(Type("*struct {}", "pointer", Type("struct {}", "struct")), None)
+
+
 class Row:
     """One line of a listing: fields are computed when the template asks for them, with Docker's type name for errors.
 
@@ -130,6 +134,7 @@ class Row:
     """
 
     __slots__ = ("fields", "methods", "type_name")
+    is_open = False  # whether an unknown field is a missing value rather than an error
 
     def __init__(
         self,

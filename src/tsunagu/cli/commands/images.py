@@ -83,8 +83,19 @@ def _images(context: Context, options: Options, arguments: list[str]) -> int:
         type_name="*formatter.imageContext",
         template=options["format"],
         quiet=identity if options["quiet"] else None,
+        raw=[line for line in _RAW if line[0] != "digest" or options["digests"]],
     )
     return 0
+
+
+_RAW = (
+    ("repository", " {{.Repository}}"),
+    ("tag", " {{.Tag}}"),
+    ("digest", " {{.Digest}}"),
+    ("image_id", " {{.ID}}"),
+    ("created_at", " {{.CreatedAt}}"),
+    ("virtual_size", " {{.Size}}"),
+)
 
 
 def _count(number: int) -> str:
@@ -150,7 +161,7 @@ def _history(context: Context, options: Options, arguments: list[str]) -> int:
         },
         context.client().get(api_path("image", arguments[0]) + "/history", query),
         default=("ID", "CreatedSince", "CreatedBy", "Size", "Comment"),
-        type_name="*formatter.historyContext",
+        type_name="*image.historyContext",
         template=options["format"],
         quiet=identity if options["quiet"] else None,
     )

@@ -157,9 +157,9 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
             "Name": ("NAME", lambda network: network["Name"]),
             "Driver": ("DRIVER", lambda network: network["Driver"]),
             "Scope": ("SCOPE", lambda network: network["Scope"]),
-            "IPv4": ("IPV4", lambda network: _bool(network.get("EnableIPv4", True))),
-            "IPv6": ("IPV6", lambda network: _bool(network["EnableIPv6"])),
-            "Internal": ("INTERNAL", lambda network: _bool(network["Internal"])),
+            "IPv4": ("IPV4", lambda network: _bool(network.get("EnableIPv4", False))),
+            "IPv6": ("IPV6", lambda network: _bool(network.get("EnableIPv6", False))),
+            "Internal": ("INTERNAL", lambda network: _bool(network.get("Internal", False))),
             "Labels": ("LABELS", _labels),
             "CreatedAt": ("CREATED AT", _created),
         },
@@ -168,6 +168,12 @@ def _ls(context: Context, options: Options, _arguments: list[str]) -> int:
         type_name="*network.networkContext",
         template=options["format"],
         quiet=identity if options["quiet"] else None,
+        raw=(
+            ("network_id", " {{.ID}}"),
+            ("name", " {{.Name}}"),
+            ("driver", " {{.Driver}}"),
+            ("scope", " {{.Scope}}"),
+        ),
         label=lambda network, name: (network.get("Labels") or {}).get(name, ""),
     )
     return 0
@@ -182,9 +188,9 @@ def _labels(network: dict[str, Any]) -> str:
 
 
 def _created(network: dict[str, Any]) -> str:
-    # Go's time.Time.String of a time in UTC.
-    text: str = network["Created"]
-    return f"{text[:10]} {text[11:-1]} +0000 UTC" if text.endswith("Z") else text
+    from tsunagu.wire.goprint import time_text
+
+    return time_text(network["Created"])
 
 
 CREATE = Command("[OPTIONS] NETWORK", "Create a network", _create, flags=_CREATE_FLAGS, least=1, most=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import time
 
 from tsunagu.cli.command import Command
+from tsunagu.cli.output import Failure
 from tsunagu.cli.render import ellipsis, go_quote, print_list, short_id
 from tsunagu.cli.units import human_duration, human_size
 
@@ -48,12 +49,10 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
 
         query["filters"] = query_filters(options["filter"])
     has_size = options["size"]
-    if has_size or ((".Size" in template or template == "{{json .}}") and not options["quiet"]):
+    if _uses_size(template) or has_size:
         query["size"] = 1
     is_short = not options["no-trunc"]
     default = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-    if template == "raw":
-        template = _raw_template(has_size)
     print_list(
         _columns(is_short),
         context.client().get("/containers/json", query),
@@ -61,9 +60,50 @@ def _ps(context: Context, options: Options, _arguments: list[str]) -> int:
         type_name="*formatter.ContainerContext",
         template=template,
         quiet=(lambda item: _id(item, is_short)) if options["quiet"] else None,
+        is_quiet_first=True,
+        raw=(*_RAW, ("size", " {{.Size}}")) if has_size else _RAW,
         label=lambda item, name: (item.get("Labels") or {}).get(name, ""),
     )
     return 0
+
+
+def _uses_size(template: str) -> bool:
+    """Whether a template asks for sizes, which cost the engine time. Raises Failure for one that cannot be used.
+
+    As in Docker's client a container without any properties is rendered; its errors come before any request.
+    """
+    if "{{" not in template:
+        return False
+    from tsunagu.wire.gotemplate import Row, Template, TemplateError
+
+    nobody: Item = {"Id": "", "Image": "", "ImageID": "", "Command": "", "Created": 0, "Status": "", "State": ""}
+    asked: list[str] = []
+    fields = {name: _Asked(name, function, nobody, asked) for name, (_, function) in _columns(True).items()}
+    try:
+        compiled = Template(template)
+    except TemplateError as error:
+        raise Failure(f"failed to parse template: {error}") from None
+    try:
+        compiled.render(Row("*formatter.ContainerContext", fields, {"Label": lambda _name: ""}))
+    except TemplateError as error:
+        raise Failure(f"failed to execute template: {error}") from None
+    return "Size" in asked
+
+
+class _Asked:
+    """A column of an item that notes that it was asked for."""
+
+    __slots__ = ("asked", "function", "item", "name")
+
+    def __init__(self, name: str, function: Any, item: Item, asked: list[str]) -> None:
+        self.name = name
+        self.function = function
+        self.item = item
+        self.asked = asked
+
+    def __call__(self) -> object:
+        self.asked.append(self.name)
+        return self.function(self.item)
 
 
 def _columns(is_short: bool) -> dict[str, tuple[str, Any]]:
@@ -186,11 +226,15 @@ def _join(ip: str, port: str) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def _raw_template(has_size: bool) -> str:
-    names = ("ID", "Image", "Command", "CreatedAt", "State", "Status", "Names", "Labels", "Ports")
-    titles = ("container_id", "image", "command", "created_at", "state", "status", "names", "labels", "ports")
-    lines = [f"{title}: {{{{.{name}}}}}\n" for title, name in zip(titles, names, strict=True)]
-    return "".join(lines) + ("size: {{.Size}}\n" if has_size else "")
-
-
+_RAW = (
+    ("container_id", " {{.ID}}"),
+    ("image", " {{.Image}}"),
+    ("command", " {{.Command}}"),
+    ("created_at", " {{.CreatedAt}}"),
+    ("state", " {{.State}}"),
+    ("status", " {{.Status}}"),
+    ("names", " {{.Names}}"),
+    ("labels", "{{if .Labels}} {{.Labels}}{{end}}"),
+    ("ports", "{{if .Ports}} {{.Ports}}{{end}}"),
+)
 PS = Command("[OPTIONS]", "List containers", _ps, flags=FLAGS, most=0)
