@@ -355,3 +355,11 @@ def test_network_ls(engine: CannedEngine) -> None:
     )
     shown = tsunagu(engine, "network", "ls", "--format", '{{.Name}} {{.Label "x"}} {{.CreatedAt}}').out
     assert shown.splitlines()[0] == "bridge 1 2026-01-01 00:00:00.5 +0000 UTC"
+
+
+def test_an_answer_without_the_expected_fields_is_no_traceback(engine: CannedEngine) -> None:
+    engine.routes["GET /containers/json"] = [{"unexpected": 1}]
+    result = tsunagu(engine, "ps")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "tsunagu: internal error: KeyError: 'Id'\nRun it with --debug to see where\n"
+    assert "Traceback" in tsunagu(engine, "--debug", "ps").err

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOG_FILE = "/var/log/tsunagu.log"
 LOCK_FILE = "/run/tsunagu.start"
 READY_VARIABLE = b"TSUNAGU_READY_FD"
+_KEPT = (b"HOME", b"LANG", b"PATH", b"PYTHONPATH", b"TMPDIR", b"TZ")
 
 
 def engine_command(words: list[str]) -> tuple[str, list[str], dict[bytes, bytes]]:
@@ -91,18 +92,33 @@ def _become_background_engine(log: int, ready_write: int) -> NoReturn:
         posix.chdir("/")
         signal(SIGPIPE, SIG_DFL)
         signal(SIGINT, SIG_DFL)
-        null = posix.open("/dev/null", posix.O_RDONLY)
+        null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
         posix.dup2(null, 0)
         posix.dup2(log, 1)
         posix.dup2(log, 2)
         posix.set_inheritable(ready_write, True)
         program, arguments, environment = engine_command([])
+        environment = _background_environment(environment)
         environment[READY_VARIABLE] = str(ready_write).encode()
         posix.execve(program, arguments, environment)
     except BaseException as error:
         warn(f"cannot start the engine: {error}")
     finally:
         posix._exit(1)
+
+
+def _background_environment(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """What an engine needs of the environment of whoever started it: no secrets of their shell live on in it."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or name.startswith((b"LC_", b"TSUNAGU_")) or name.lower().endswith(b"_proxy")
+    }
+    paths = kept.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin").split(b":")
+    # `su` without a dash leaves out the directories where Debian keeps runc and nft.
+    paths += [path for path in (b"/usr/local/sbin", b"/usr/sbin", b"/sbin") if path not in paths]
+    kept[b"PATH"] = b":".join(paths)
+    return kept
 
 
 def _tail(beginning: int, lines: int = 12) -> str:

@@ -15,7 +15,7 @@ from posix import _exit
 from tsunagu.cli import commands
 from tsunagu.cli.flags import HelpRequested, Options, UsageError, parse
 from tsunagu.cli.output import PROGRAM, Failure, env, warn
-from tsunagu.client import DEFAULT_HOST, ApiError, BrokenAnswer, Client, ClientError, Unreachable, UnsupportedHost
+from tsunagu.client import DEFAULT_HOST, ApiError, Client, ClientError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,9 +123,12 @@ def run(words: Sequence[str]) -> int:
             warn(failure.text())
         return failure.code
     except (ClientError, OSError) as error:
-        if debug and not isinstance(error, (ApiError, Unreachable, UnsupportedHost, BrokenAnswer)):
-            raise
         warn(describe(error))
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        warn(f"{PROGRAM}: internal error: {type(error).__name__}: {error}\nRun it with --debug to see where")
         return 1
 
 
