@@ -25,9 +25,7 @@ def check_container_name(name: str) -> str:
     """Return `name` without a leading slash, or raise InvalidParameter in Docker's words (two characters or more)."""
     bare = name.removeprefix("/")
     if not _CONTAINER_NAME.fullmatch(bare):
-        raise InvalidParameter(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     if len(bare) > 255:
         raise InvalidParameter(f"Invalid container name ({bare[:32]}…): longer than 255 characters")
     return bare
@@ -38,9 +36,7 @@ def check_network_name(name: str) -> str:
     if not name.strip():
         raise InvalidParameter("invalid name: name is empty")
     if not _NETWORK_NAME.fullmatch(name) or len(name) > 253:
-        raise InvalidParameter(
-            f"invalid network name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_. -] are allowed"
-        )
+        raise InvalidParameter(f"invalid network name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_. -] are allowed")
     return name
 
 
@@ -53,5 +49,7 @@ def find_by_prefix(word: str, identifiers: Iterable[str], *, noun: str) -> str |
         return None
     found = [identifier for identifier in identifiers if identifier.startswith(word)]
     if len(found) > 1:
-        raise NotFound(f"Multiple IDs found with provided prefix: {word}", hint=f"give more characters of the {noun} id")
+        raise NotFound(
+            f"Multiple IDs found with provided prefix: {word}", hint=f"give more characters of the {noun} id"
+        )
     return found[0] if found else None
