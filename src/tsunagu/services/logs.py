@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import datetime
 
 Line = tuple[str, int, bytes]  # "stdout" or "stderr"; nanoseconds since the epoch, UTC; data with its newline
@@ -33,7 +33,7 @@ async def read(
     until_ns: int | None = None,
     tail: int | None = None,
     ended: asyncio.Event | None = None,
-) -> AsyncIterator[Line]:
+) -> AsyncGenerator[Line, None]:
     """Yield the lines of the log at `path`; nothing when it is missing.
 
     `since_ns` and `until_ns` are inclusive bounds of time. `tail` takes the last lines of both streams together, before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from tsunagu.kernel import processes
@@ -105,7 +105,7 @@ class Sessions:
         until_ns: int | None = None,
         tail: int | None = None,
         follow: bool = False,
-    ) -> AsyncIterator[tuple[str, int, bytes]]:
+    ) -> AsyncGenerator[tuple[str, int, bytes], None]:
         """Yield (stream, time in nanoseconds UTC, data with its newline) from a container's log.
 
         With `follow` the iteration goes on until the container ends.
