@@ -225,10 +225,14 @@ def test_save_and_load_again(tmp_path: Path) -> None:
             assert data == await save(images, "a:1", "a:2", "c:1") != await save(images, digest(document))
             with pytest.raises(NotFound, match="No such image: nosuch:latest"):
                 images.save(["nosuch"])
+            await images.tag("c:1", "a", "3")
+            both = await save(images, "a")
         async with opened(tmp_path / "two") as images:
             assert await load(images, data) == [f"Loaded image: {t}\n" for t in ("a:1", "a:2", "c:1")]
             assert images.find("a:1").id == digest(document) and images.find("c:1").id == ID
             assert await save(images, "a", "c:1") == data
+            assert await load(images, both) == [f"Loaded image: a:{n}\n" for n in (1, 2, 3)]
+            assert images.find("a:3").id == ID and len(images.all()) == 2
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             assert len(archive.getnames()) == len(set(archive.getnames()))
             index = json.load(archive.extractfile("index.json"))  # type: ignore[arg-type]

@@ -112,3 +112,14 @@ def test_prune(tmp_path: Path) -> None:
         assert images.all() == []
 
     run(tmp_path, check)
+
+
+def test_a_name_that_looks_like_the_beginning_of_an_id_is_a_name(tmp_path: Path) -> None:
+    """Docker takes it for the id and refuses; the user meant the tag that `images` shows."""
+
+    async def check(images: Images) -> None:
+        await load(images, saved([(["a:1", f"{ID[7:13]}:latest"], [BASE], CONFIG)]))
+        assert await images.remove(ID[7:13], force=False, holders={}) == items(("Untagged", f"{ID[7:13]}:latest"))
+        assert (await images.remove(ID[7:13], force=False, holders={}))[-2] == {"Deleted": ID}
+
+    run(tmp_path, check)

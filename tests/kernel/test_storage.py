@@ -84,6 +84,7 @@ def test_layers_changes_and_removal(tmp_path: Path) -> None:
         other = Path(await storage.mount_rootfs("c2", diff_ids))
         assert not (other / "mine").exists() and (other / "dir/new").exists()
         assert storage.mounted() == storage.stored() == {"c1", "c2"}
+        assert storage.is_mounted("c1") and not storage.is_mounted("c3")
 
         await storage.unmount_rootfs("c1")
         await storage.unmount_rootfs("c1")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tsunagu.kernel.layers import Draft, Layers
 from tsunagu.kernel.trees import remove_tree
@@ -261,6 +263,45 @@ def test_a_real_tree_packed_by_gnu_tar_comes_back_byte_for_byte(box: Box) -> Non
         )
         directory = box.add(packed.stdout)
         assert subprocess.run(["diff", "-r", "--no-dereference", "/etc", directory], check=False).returncode == 0
+
+
+_PARTS = st.sampled_from(["a", "b", "c", "..", ".", "", ".wh.a", ".wh..wh..opq", "a/b", "OUTSIDE"])
+_PATHS = st.lists(_PARTS, min_size=1, max_size=4).map("/".join)
+_MEMBERS = st.lists(
+    st.tuples(st.sampled_from(["file", "directory", "symlink", "hard link", "fifo"]), _PATHS, _PATHS), max_size=14
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(members=_MEMBERS)
+def test_nothing_gets_out_whatever_the_order(box: Box, members: list[tuple[str, str, str]]) -> None:
+    """Any mix of links, whiteouts and dots ends in a refusal or in a layer that gives its tar back byte for byte."""
+    made = []
+    for index, (kind, drawn, link) in enumerate(members):
+        outside = str(box.outside)
+        name, target = drawn.replace("OUTSIDE", outside), link.replace("OUTSIDE", outside)
+        match kind:
+            case "file":
+                made.append(member(name.rstrip("/") or "a", b"%d" % index))
+            case "directory":
+                made.append(member(name + "/"))
+            case "symlink":
+                made.append(symlink(name, target))
+            case "hard link":
+                made.append(hard_link(name, target))
+            case _:
+                made.append(member(name.rstrip("/") or "a", type=tarfile.FIFOTYPE))
+    data = tar(*made)
+    try:
+        draft = box.layers.draft(lambda: io.BytesIO(data), diff_id=digest(data), what="test")
+    except InvalidParameter:
+        pass
+    else:
+        placed = box.layers.place(draft, [])
+        assert b"".join(box.layers.tar(placed.chain_id)) == data
+        remove_tree(box.layers.forget(placed.chain_id))
+    assert os.listdir(box.root / "tmp") == []
+    box.check_outside()
 
 
 def test_damage_and_lies_are_refused(box: Box) -> None:

@@ -35,6 +35,13 @@ log = logging.getLogger("tsunagu.storage")
 MAX_LAYERS = 127  # what fits into one page of mount options; Docker's limit is 127 too
 _PAGE = 4096
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+_HINTS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EINVAL: "overlayfs cannot keep changes on some file systems, such as another overlay: choose another --root",
+    errno.ENODEV: "the kernel has no overlayfs: modprobe overlay",
+    errno.EPERM: "mounting needs root (CAP_SYS_ADMIN)",
+}
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -165,6 +172,10 @@ class Storage:
         if self.on_release is not None:
             self.on_release()
 
+    def is_mounted(self, container_id: str) -> bool:
+        """Say whether a container's root file system is mounted; costs the same with any number of containers."""
+        return _is_own_device(self.merged(container_id))
+
     def mounted(self) -> set[str]:
         """Return the ids of containers whose root file system is mounted, as the kernel says."""
         found: set[str] = set()
@@ -251,8 +262,7 @@ class _failure_named:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):
-            hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise KernelFailure(f"{self._text}: {error.strerror}", hint=hint) from error
+            raise KernelFailure(f"{self._text}: {error.strerror}", hint=_HINTS.get(error.errno or 0, "")) from error
 
 
 def _checked(container_id: str) -> str:

@@ -178,9 +178,10 @@ class Images:
         """
         wanted: dict[str, list[str]] = {}
         for word in words:
-            image, tags = self._for_save(word)
-            kept = wanted.setdefault(image.id, [])
-            kept += [t for t in tags if t not in kept]
+            for image, tag in self._for_save(word):
+                tags = wanted.setdefault(image.id, [])
+                if tag and tag not in tags:
+                    tags.append(tag)
         contents = [images_save.Content(self._images[i], self._blobs.get(i), tuple(tags)) for i, tags in wanted.items()]
         return self._save(contents)
 
@@ -189,19 +190,17 @@ class Images:
             async for chunk in images_save.archive(contents, self.storage.layers):
                 yield chunk
 
-    def _for_save(self, word: str) -> tuple[Image, list[str]]:
-        image = None
-        if not word.startswith("sha256:") and not (len(word) == 64 and _ID_WORD.issuperset(word)):
+    def _for_save(self, word: str) -> list[tuple[Image, str]]:
+        """The images that a word means to `save`, each with the tag to save it under, "" for none."""
+        if not _is_full_id(word):
             reference = parse_reference(word, default_tag="")
             if not reference.tag and not reference.digest:
-                named = [t for t in self._by_tag if t.rpartition(":")[0] == reference.name]
-                owners = {self._by_tag[t] for t in named}
-                if len(owners) == 1:
-                    return self._images[owners.pop()], named
-            image = self._by_reference(parse_reference(word))
-            if image is not None:
-                return image, [str(replace(parse_reference(word), digest=""))]
-        return self.find(word), []
+                named = sorted(t for t in self._by_tag if t.rpartition(":")[0] == reference.name)
+                if named:
+                    return [(self._images[self._by_tag[t]], t) for t in named]
+            elif (image := self._by_reference(reference)) is not None:
+                return [(image, str(replace(reference, digest="")) if reference.tag else "")]
+        return [(self.find(word), "")]
 
     async def _make_builtin(self) -> Image:
         tar, created = await asyncio.to_thread(builtin.layer)
@@ -240,7 +239,7 @@ class Images:
         image = self.find(word)
         items: list[dict[str, str]] = []
         holder = holders.get(image.id)
-        if _is_id_of(image, word):
+        if _is_full_id(word) or self._by_reference(parse_reference(word)) is None:  # by id
             if len(image.tags) > 1 and not force:
                 raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
             _check_unheld(image, holder, force)
@@ -287,9 +286,10 @@ class Images:
                 self._tell("untag", image)
             self._tell("delete", image)
         removed, freed = self._collect()
-        return items + [{"Deleted": chain_id} for chain_id in removed], freed
+        order = [c for image in doomed for c in reversed(chain_ids(image.diff_ids)) if c in removed]
+        return items + [{"Deleted": chain_id} for chain_id in dict.fromkeys(order)], freed
 
-    def _collect(self) -> tuple[list[str], int]:
+    def _collect(self) -> tuple[set[str], int]:
         """Remove layers and configurations that nothing refers to; returns the chain ids and the bytes of the layers.
 
         Does not yield: what is decided here is true. Files are moved away at once and deleted by a thread.
@@ -298,11 +298,12 @@ class Images:
         used = {c for image in self._images.values() for c in chain_ids(image.diff_ids)}
         used |= {c for diff_ids in stands_on for c in chain_ids(diff_ids)}
         used |= self._intake.pins.keys()
-        removed, freed = [], 0
+        removed: set[str] = set()
+        freed = 0
         for layer in self.storage.layers.all():
             if layer.chain_id not in used:
                 self.storage.discard(self.storage.layers.forget(layer.chain_id))
-                removed.append(layer.chain_id)
+                removed.add(layer.chain_id)
                 freed += layer.size
         for identifier in [i for i, diff_ids in self._held.items() if diff_ids not in stands_on or i in self._images]:
             del self._held[identifier]
@@ -407,10 +408,8 @@ def _is_builtin(word: str) -> bool:
         return False
 
 
-def _is_id_of(image: Image, word: str) -> bool:
-    bare = word.removeprefix("sha256:")
-    is_named = any(str(parse_reference(word)) == t for t in image.tags) if ":" not in word[:7] else False
-    return image.id.removeprefix("sha256:").startswith(bare) and not is_named
+def _is_full_id(word: str) -> bool:
+    return word.startswith("sha256:") or (len(word) == 64 and _ID_WORD.issuperset(word))
 
 
 def _tagged(repo: str, tag: str) -> Reference:
