@@ -34,7 +34,7 @@ from .resolver import Resolver
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
-INNER_UDP, INNER_TCP = 8, 2  # sockets for questions to --dns servers that may be open at once
+INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may be open at once
 
 
 class Lifecycle:
@@ -157,8 +157,9 @@ class Lifecycle:
     async def _hand_over(self, world: World, container: Container, path: str, sockets: ResolverSockets) -> None:
         inner: list[socket.socket] = []
         if container.host.dns:  # asked from inside the sandbox, so that servers on its networks are reachable
-            inner += await self._kernel.open_sandbox_sockets(path, INNER_UDP, socket.SOCK_DGRAM)
-            inner += await self._kernel.open_sandbox_sockets(path, INNER_TCP, socket.SOCK_STREAM)
+            for family in {socket.AF_INET6 if ":" in server else socket.AF_INET for server in container.host.dns}:
+                inner += await self._kernel.open_sandbox_sockets(path, INNER_UDP, socket.SOCK_DGRAM, family)
+                inner += await self._kernel.open_sandbox_sockets(path, INNER_TCP, socket.SOCK_STREAM, family)
         await self._resolver.add_sandbox(world, container.id, sockets.udp, sockets.tcp, inner)
 
     # ---- attach before start

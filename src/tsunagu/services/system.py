@@ -30,6 +30,7 @@ class System:
 
     async def info(self) -> dict[str, Any]:
         """Return facts by plain names; `api.views` knows Docker's."""
+        await self._resolver.refresh()
         world = self._engine.world
         states = [c.state.status for c in world.containers.values()]
         return {

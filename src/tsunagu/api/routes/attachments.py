@@ -49,7 +49,7 @@ async def logs(request: Request) -> None:
     )
     has_tty, has_times = container.config.tty, request.flag("timestamps")
     request.stream(request.stream_type(has_tty=has_tty))
-    async with aclosing(lines):  # type: ignore[type-var]
+    async with aclosing(lines):
         async for stream, time_ns, data in lines:
             line = f"{rfc3339(time_ns, is_fixed=True)} ".encode() + data if has_times else data
             await request.write(line if has_tty else stdcopy.frame(_NUMBERS[stream], line))
