@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -232,25 +230,20 @@ def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_mounting_takes_no_longer_with_more_containers(tmp_path: Path) -> None:
-    """Measured here because the start of a container waits for it: 2 ms is the budget on an idle machine."""
+def test_cost_does_not_grow_with_the_number_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's table of mounts has a line for each container: nothing on the way to a mount reads it."""
 
     async def check(storage: Storage) -> None:
         diff_ids = add(storage, BASE, TOP)
-        times: list[float] = []
-        for index in range(60):
-            await storage.prepare_rootfs(f"c{index}", diff_ids)
-            started = time.perf_counter()
-            await storage.mount_rootfs(f"c{index}")
-            times.append(time.perf_counter() - started)
-        early, late = times[:20], times[-20:]
-        for what, some in (("first 20", early), ("with 50 mounted", late)):
-            print(
-                f"mount_rootfs, {what}: {min(some) * 1000:.2f} ms at best, {statistics.median(some) * 1000:.2f} median"
-            )
-        # The best of twenty: other people's work on the machine only ever adds.
-        assert min(late) < 0.002 and min(late) < 3 * min(early) + 0.0005
-        assert len(storage.mounted()) == 60
+        with monkeypatch.context() as patch:
+            patch.setattr(Storage, "mounted", None)
+            for index in range(60):
+                await storage.mount_rootfs(f"c{index}", diff_ids)
+                assert storage.is_mounted(f"c{index}")
+            for index in range(30):
+                await storage.unmount_rootfs(f"c{index}")
+                await storage.remove_rootfs(f"c{index}")
+        assert storage.mounted() == {f"c{index}" for index in range(30, 60)}
 
     run(tmp_path, check)
 

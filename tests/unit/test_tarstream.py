@@ -30,7 +30,7 @@ NAMES = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=(
 FORMS = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     form=FORMS,
     names=st.lists(NAMES, min_size=1, max_size=5),
@@ -63,7 +63,7 @@ def test_tap_and_content_together_are_the_archive(form: int, sizes: list[int], t
     assert bytes(rebuilt) == data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=4000), flips=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=8))
 def test_damage_is_an_invalid_parameter_and_nothing_else(data: bytes, flips: list[tuple[int, int]]) -> None:
     sound = bytearray(tar(member("a" * 200, b"x" * 700, pax_headers={"comment": "y" * 50}), symlink("b", "c")))
