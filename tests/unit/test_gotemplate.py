@@ -206,7 +206,7 @@ def test_printf_never_crashes(form: str, values: list[object]) -> None:
         max_leaves=12,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_json_of_a_template_is_json(value: object) -> None:
     assert json.loads(Template("{{json .}}").render({"v": value}))["v"] == value
 

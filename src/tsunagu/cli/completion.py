@@ -331,12 +331,13 @@ _tsunagu() {
             offers+=("${line//:/\\:}")
         fi
     done
+    [[ $kind == (files|directories) && ${words[CURRENT]} == --*=* ]] && compset -P '*='
     if [[ $kind == files ]]; then
         _files
     elif [[ $kind == directories ]]; then
         _files -/
     elif (( ${#offers} )); then
-        _describe -V tsunagu offers
+        _describe tsunagu offers
     fi
 }
 if [[ ${funcstack[1]} == _tsunagu ]]; then
@@ -348,17 +349,20 @@ fi
 
 _FISH = r"""# fish completion for tsunagu: tsunagu completion fish | source
 function __tsunagu_candidates
-    set -l words (commandline -opc) (commandline -ct)
+    set -l words (commandline -opc)
+    set -l current (commandline -ct)
     set -e words[1]
-    set -l lines (command tsunagu completion candidates --describe -- $words 2> /dev/null)
+    set -l lines (command tsunagu completion candidates --describe -- $words "$current" 2> /dev/null)
     test (count $lines) -gt 0; or return
     set -l kind $lines[1]
     set -e lines[1]
+    set -l flag (string match -r -- '^--[^=]*=' "$current")
+    set -l path (string replace -r -- '^--[^=]*=' '' "$current")
     switch $kind
         case files
-            __fish_complete_path (commandline -ct)
+            printf '%s\n' "$flag"(__fish_complete_path "$path")
         case directories
-            __fish_complete_directories (commandline -ct)
+            printf '%s\n' "$flag"(__fish_complete_directories "$path")
     end
     test (count $lines) -gt 0; and printf '%s\n' $lines
 end

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
-MAX_STEPS = 5_000_000  # nodes visited; the largest real listing takes thousands
+MAX_STEPS = 2_000_000  # nodes visited; the largest real listing takes thousands
 MAX_CALLS = 100  # nested `template` calls; Go stops at 100000, Python's stack sooner
 
 
