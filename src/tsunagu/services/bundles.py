@@ -44,7 +44,8 @@ class Bundles:
 
     def rootfs(self, container_id: str) -> str | None:
         """Path of the mounted rootfs, or None while it is not mounted."""
-        return self._images.storage.merged(container_id) if container_id in self._images.storage.mounted() else None
+        storage = self._images.storage
+        return storage.merged(container_id) if storage.is_mounted(container_id) else None
 
     # ---- life
 
