@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tsunagu.model.errors import KernelFailure
+from tsunagu.model.errors import Conflict, KernelFailure
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, port_group
 
 from . import netlink, sysctl
@@ -60,12 +60,12 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
 
     Bridges made here carry `mark` as their alias. One that exists with our mark is adopted and repaired; one that
     somebody else made is used as it is, with our addresses added (Docker's behaviour for bridge.name), and never
-    removed. Raises KernelFailure when the name belongs to an interface that is no bridge, or when IPv6 cannot be shut
-    off on a bridge without it (CVE-2024-32473).
+    removed. Raises Conflict when the name belongs to an interface that is no bridge, KernelFailure when IPv6 cannot be
+    shut off on a bridge without it (CVE-2024-32473).
     """
     found = find(nl, plan.name)
     if found is not None and found.kind != "bridge":
-        raise KernelFailure(
+        raise Conflict(
             f"interface {plan.name} exists and is not a bridge",
             hint=f"choose another name (option com.docker.network.bridge.name) or remove it: ip link del {plan.name}",
         )

@@ -60,6 +60,7 @@ class Containers:
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         spec.check_binds(host.binds or ())
+        spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
         path, args = spec.command(merged)
         container = Container(
@@ -298,7 +299,7 @@ class Containers:
 
 def parse_signal(text: str) -> int:
     """Return the number of a signal given as `15`, `TERM` or `SIGTERM`; raises InvalidParameter in Docker's words."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 4:
         number = int(text)
         if 0 < number <= signals.SIGRTMAX:
             return number
@@ -308,7 +309,8 @@ def parse_signal(text: str) -> int:
         if found is not None:
             return int(found)
         base, plus, offset = name.removeprefix("SIG").partition("+")
-        if base == "RTMIN" and plus and offset.isdigit() and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
+        is_offset = plus and offset.isascii() and offset.isdigit() and len(offset) < 3
+        if base == "RTMIN" and is_offset and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
             return signals.SIGRTMIN + int(offset)
     raise InvalidParameter(f"Invalid signal: {text}")
 
