@@ -90,10 +90,11 @@ class Lifecycle:
                         conmon_started=process.conmon_started,
                         started_at=time.time_ns(),
                     )
+                    # A commit that fails (a full disk) must not leave a process that nobody owns.
+                    engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
                     undo.pop_all()
                 self.processes[container.id] = process
                 self._ended[container.id] = asyncio.Event()
-                engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
             self._fail_early(container.id)

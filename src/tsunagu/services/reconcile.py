@@ -57,11 +57,19 @@ async def reconcile(
                 await containers.discard(container)
     for identifier, operation in engine.db.all("intent"):
         log.info("undone after a crash container=%s operation=%s", identifier[:12], operation.decode())
-        engine.db.delete("intent", identifier)
         container_or_none = engine.world.containers.get(identifier)
         if container_or_none is not None and not container_or_none.is_running:
             state = replace(container_or_none.state, error="the engine was killed while this container started")
             engine.commit(ContainerStateChanged(identifier, state))
+            if container_or_none.host.auto_remove:  # as after any other start that failed
+                async with engine.lock(identifier):
+                    await containers.discard(engine.world.containers[identifier])
+        engine.db.delete("intent", identifier)
+    for container in list(engine.world.containers.values()):
+        if container.host.auto_remove and container.state.status is Status.EXITED:
+            log.info("finishing the removal of an ended container container=%s", container.id[:12])
+            async with engine.lock(container.id):
+                await containers.discard(container)
 
 
 async def _remove_orphans(
