@@ -112,7 +112,7 @@ def test_exec_in_the_background_and_environment(cli: CommandLine) -> None:
 
 
 def test_logs(cli: CommandLine) -> None:
-    cli("run --name box alpine sh -c", "for i in 1 2 3; do echo out$i; done; echo err >&2")
+    cli("run --name box alpine sh -c", "for i in 1 2 3; do echo out$i; usleep 50000; done; echo err >&2")
     result = cli("logs box")
     assert (result.out, result.err) == ("out1\nout2\nout3\n", "err\n")
     assert cli("logs --tail 1 box").err + cli("logs --tail 1 box").out == "err\n"
@@ -126,9 +126,10 @@ def test_logs(cli: CommandLine) -> None:
 
 
 def test_logs_follow_to_the_end(cli: CommandLine) -> None:
-    cli("run -d -i --name box alpine cat").ok()
+    cli("create -i --name box alpine cat").ok()
+    writer = cli.start("start -ai box")
+    cli.shell("until docker inspect -f '{{.State.Running}}' box | grep -q true; do :; done").ok()
     follower = cli.start("logs -f box")
-    writer = cli.start("attach box")
     assert writer.stdin is not None
     assert follower.stdout is not None
     for word in (b"one\n", b"two\n"):
@@ -154,7 +155,7 @@ def test_two_clients_attached_see_the_same(cli: CommandLine) -> None:
     assert writer.stdin is not None
     assert writer.stdout is not None
     # said until each reader has been heard to be attached: an attach shows nothing of the past
-    writer.stdin.write(b"while [ ! -e /stop ]; do echo tick; sleep 0.05; done; echo last\n")
+    writer.stdin.write(b"while [ ! -e /stop ]; do echo tick; sleep 0.05; done; echo last; exit\n")
     writer.stdin.flush()
     for reader in readers:
         assert reader.stdout is not None
