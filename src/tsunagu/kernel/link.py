@@ -26,7 +26,7 @@ from . import netlink, sysctl
 from .netlink import Message, Socket
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 10, 16, 18
-_IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 20, 27, 28
+_IFLA_PROTINFO, _IFLA_TXQLEN, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 13, 20, 27, 28
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _BRPORT_STATE = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -131,11 +131,13 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
             netlink.text(IFLA_IFNAME, plan.name),
             netlink.attribute(IFLA_ADDRESS, mac_bytes(plan.mac)),
             netlink.number(IFLA_MTU, plan.mtu),
+            netlink.number(_IFLA_TXQLEN, 0),  # no queue, as Docker's: `ip link` inside shows none
             netlink.number(_IFLA_NET_NS_FD, namespace),
         )
         body = netlink.link_body(
             netlink.text(IFLA_IFNAME, plan.host_name),
             netlink.number(IFLA_MTU, plan.mtu),
+            netlink.number(_IFLA_TXQLEN, 0),
             netlink.number(IFLA_MASTER, master),
             netlink.number(_IFLA_GROUP, port_group(plan.bridge)),
             netlink.nested(
