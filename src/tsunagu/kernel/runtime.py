@@ -15,12 +15,13 @@ import re
 import signal
 import socket
 import subprocess
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
+from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.instance import Instance
 from tsunagu.model.process import Exit, HostFacts, Process, RuntimeInfo
 
@@ -46,6 +47,8 @@ class Runtime:
         self._state = f"{instance.run_dir}/runtime"
         self._info: RuntimeInfo | None = None
         self._facts: HostFacts | None = None
+        self._starting_execs: dict[str, set[asyncio.Future[None]]] = defaultdict(set)  # by container
+        self._deleting: Counter[str] = Counter()
         self._execs: dict[str, str] = {}  # directories of execs that run; they are of no use to a later engine
 
     # ---- what there is
@@ -184,8 +187,17 @@ class Runtime:
 
         No error when there is nothing. Also undoes a `create` that failed or was cancelled half-way.
         """
-        directory = self._directory(container_id)
+        self._deleting[container_id] += 1
+        try:
+            await self._delete(container_id, self._directory(container_id))
+        finally:
+            self._deleting -= Counter([container_id])
+
+    async def _delete(self, container_id: str, directory: str) -> None:
         await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
+        if execs := self._starting_execs.get(container_id):
+            await asyncio.wait(execs)  # they fail now, and write into the directory until then
+            await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
         if not os.path.exists(f"{directory}/process.json"):
             # conmon may just be letting the runtime make the container: end both before the cgroup is there again.
             await files.end_conmon(directory, grace=0.1)
@@ -217,7 +229,33 @@ class Runtime:
         directory = f"{self._directory(container_id)}/execs/{exec_id}"
         if not _ID.fullmatch(exec_id):
             raise InvalidParameter(f"invalid id {exec_id!r}")
-        os.makedirs(directory, mode=0o700)
+        if self._deleting[container_id] or not os.path.isdir(os.path.dirname(directory)):
+            raise Conflict(f"container {container_id} is not running")
+        done = asyncio.get_running_loop().create_future()
+        self._starting_execs[container_id].add(done)
+        try:
+            return await self._start_exec(
+                container_id, exec_id, directory, process_spec, has_tty=has_tty, has_stdin=has_stdin,
+                is_attached=is_attached,
+            )  # fmt: skip
+        finally:
+            done.set_result(None)
+            self._starting_execs[container_id].discard(done)
+            if not self._starting_execs[container_id]:
+                del self._starting_execs[container_id]
+
+    async def _start_exec(
+        self,
+        container_id: str,
+        exec_id: str,
+        directory: str,
+        process_spec: dict[str, Any],
+        *,
+        has_tty: bool,
+        has_stdin: bool,
+        is_attached: bool,
+    ) -> ExecSession:
+        os.mkdir(directory, mode=0o700)
         files.write(f"{directory}/process-spec.json", msgspec.json.encode(process_spec))
         arguments = self._arguments(container_id, exec_id, directory)
         arguments += ["-b", directory, "-l", "none", "--exec", "--exec-attach"]
@@ -247,7 +285,10 @@ class Runtime:
                 if not await conversation.attachable():
                     raise KernelFailure(f"conmon made no attach socket: {conversation.errors()}")
                 if is_attached:
-                    connection = await conmon.connect(directory)
+                    try:
+                        connection = await conmon.connect(directory)
+                    except (FileNotFoundError, ConnectionRefusedError):  # it was killed with its container
+                        raise KernelFailure(f"conmon ended too early: {conversation.errors()}") from None
                 conversation.proceed()
                 report = await conversation.report()
             if report is None or report[0] <= 0:
