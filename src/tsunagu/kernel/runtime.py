@@ -18,6 +18,7 @@ import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import msgspec
 
@@ -31,6 +32,7 @@ from .runtime_words import RuntimeFailed, create_sentence, exec_sentence
 
 __all__ = ["ExecSession", "Exit", "Process", "Runtime", "RuntimeFailed", "RuntimeInfo"]
 
+DRAIN_SECONDS = 2.0  # in which attached clients read the last output of a container, as with Docker
 CREATE_TIMEOUT = 120.0  # seconds for the runtime to make a container or exec; only a hanging kernel needs this long
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 T = TypeVar("T")
@@ -49,6 +51,7 @@ class Runtime:
         self._facts: HostFacts | None = None
         self._starting_execs: dict[str, set[asyncio.Future[None]]] = defaultdict(set)  # by container
         self._deleting: Counter[str] = Counter()
+        self._attached: dict[str, WeakSet[socket.socket]] = {}  # by container
         self._execs: dict[str, str] = {}  # directories of execs that run; they are of no use to a later engine
 
     # ---- what there is
@@ -158,21 +161,39 @@ class Runtime:
         The exit code is what conmon saw. If conmon was killed, the process itself is awaited, and the code is 255.
         """
         directory = self._directory(container_id)
-        code = None
-        for pid, started in (
-            (process.conmon_pid, process.conmon_started),
-            (process.pid, process.pid_started),  # only if conmon died first
-        ):
-            pidfd = conmon.open_process(pid, started)
-            if pidfd is not None:
-                try:
-                    await conmon.readable(pidfd)
-                finally:
-                    os.close(pidfd)
+        fds = [
+            conmon.open_process(process.conmon_pid, process.conmon_started),
+            conmon.open_process(process.pid, process.pid_started),
+        ]
+        try:
+            conmon_fd, init_fd = fds
+            if conmon_fd is not None:
+                await self._conmon_ended(conmon_fd, init_fd, container_id)
             code = files.exit_code(directory)
-            if code is not None:
-                break
+            if code is None and init_fd is not None:  # conmon died first
+                await conmon.readable(init_fd)
+                code = files.exit_code(directory)
+        finally:
+            for fd in fds:
+                if fd is not None:
+                    os.close(fd)
         return Exit(files.UNKNOWN_EXIT if code is None else code, os.path.exists(f"{directory}/oom"))
+
+    async def _conmon_ended(self, conmon_fd: int, init_fd: int | None, container_id: str) -> None:
+        """Wait for the end of conmon, which follows that of the container's process.
+
+        Not if it is stuck in writing to an attached client that does not read: that connection is cut then.
+        """
+        if init_fd is not None:
+            await conmon.readable(conmon_fd, init_fd)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await conmon.readable(conmon_fd)
+                return
+            for connection in self._attached.pop(container_id, ()):
+                with contextlib.suppress(OSError):  # its reader has closed it
+                    connection.shutdown(socket.SHUT_RDWR)
+        await conmon.readable(conmon_fd)
 
     def signal(self, process: Process, signum: int) -> None:
         """Send a signal to the container's first process; nothing happens when it has ended."""
@@ -194,6 +215,7 @@ class Runtime:
             self._deleting -= Counter([container_id])
 
     async def _delete(self, container_id: str, directory: str) -> None:
+        self._attached.pop(container_id, None)
         await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
         if execs := self._starting_execs.get(container_id):
             await asyncio.wait(execs)  # they fail now, and write into the directory until then
@@ -307,9 +329,11 @@ class Runtime:
     async def connect(self, container_id: str) -> socket.socket | None:
         """Connect to the stdio of a container that was created; None when it has ended. `services.streams` uses it."""
         try:
-            return await conmon.connect(f"{self._directory(container_id)}/bundle")
+            connection = await conmon.connect(f"{self._directory(container_id)}/bundle")
         except (FileNotFoundError, ConnectionRefusedError):
             return None
+        self._attached.setdefault(container_id, WeakSet()).add(connection)
+        return connection
 
     async def resize(self, identifier: str, height: int, width: int) -> None:
         """Set the terminal's size, in characters, of a container or exec. Raises NotFound when it does not run."""
