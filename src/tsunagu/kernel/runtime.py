@@ -98,8 +98,10 @@ class Runtime:
         if os.path.exists(directory) or os.path.exists(f"{self._state}/{container_id}"):
             self._check_ended(container_id)
             await self.delete(container_id)  # an earlier run, or what a crash left of it
-        os.makedirs(self._state, mode=0o700, exist_ok=True)
-        os.makedirs(f"{directory}/execs", mode=0o700)
+        for parent in (self._state, self._processes):  # each by itself: makedirs gives its mode to the last one only
+            os.makedirs(parent, mode=0o700, exist_ok=True)
+        for path in (directory, f"{directory}/execs"):
+            os.mkdir(path, mode=0o700)
         os.symlink(bundle, f"{directory}/bundle")
         arguments = self._arguments(container_id, container_id, directory)
         arguments += ["-b", bundle, "-l", f"k8s-file:{log_path}", "--no-sync-log"]

@@ -134,7 +134,8 @@ def check_endpoint(world: World, endpoint: EndpointConfig) -> EndpointConfig:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if network.driver in ("host", "null"):
         raise InvalidParameter(
-            f"cannot connect container to {network.name} network - container must be created in {network.name} network mode"
+            f"cannot connect container to {network.name} network - "
+            f"container must be created in {network.name} network mode"
         )
     if endpoint.driver_opts:
         raise NotSupported(f"endpoint option {next(iter(endpoint.driver_opts))} is not supported yet")
