@@ -45,6 +45,23 @@ def test_an_attached_client_that_never_reads(
         assert engine.api.get("/containers/loud/json")["State"]["ExitCode"] in (137, 143)
 
 
+def test_nobody_else_reads_the_engines_directories(
+    new_engine: Callable[[], EngineProcess], images: Callable[[str], Path]
+) -> None:
+    """Only the run directory itself may be passed through (to a socket in it), and nothing written by others."""
+    engine = new_engine()
+    engine.load(images("alpine"))
+    engine.api.post("/containers/create?name=box", {"Image": "alpine", "Cmd": ["sleep", "3600"]})
+    engine.api.post("/containers/box/start")
+    run_dir = Path(engine.instance.run_dir)
+    modes = {path: path.stat().st_mode & 0o777 for path in (Path(engine.instance.root), *run_dir.iterdir())}
+    assert {str(path): oct(mode) for path, mode in modes.items() if path.is_dir() and mode & 0o077} == {}
+    inside = [path for path in (run_dir / "processes").iterdir() if path.stat().st_mode & 0o077]
+    assert inside == []
+    assert run_dir.stat().st_mode & 0o777 == 0o711
+    assert Path(engine.instance.socket).stat().st_mode & 0o777 == 0o660
+
+
 def test_the_engine_stops_although_uploads_stand_still(new_engine: Callable[[], EngineProcess]) -> None:
     engine = new_engine()
     rest = f"{HEAD}Content-Length: 100000\r\n\r\nabc"

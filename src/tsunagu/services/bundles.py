@@ -33,7 +33,8 @@ class Bundles:
         self._images = images
         self._runtime = runtime
         self._host_etc = host_etc
-        os.makedirs(f"{self._instance.root}/containers", mode=0o700, exist_ok=True)
+        for parent in (f"{self._instance.root}/containers", f"{self._instance.run_dir}/bundles"):
+            os.makedirs(parent, mode=0o700, exist_ok=True)
 
     def directory(self, container_id: str) -> str:
         """Directory that lives as long as the container."""
