@@ -34,6 +34,7 @@ from .resolver import Resolver
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
+RECORD_AGAIN_SECONDS = 1.0
 INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may be open at once
 
 
@@ -204,8 +205,20 @@ class Lifecycle:
 
     async def _watch(self, container_id: str) -> None:
         exit_ = await self._runtime.wait(self.processes[container_id], container_id)
-        async with self._engine.lock(container_id):
-            await self._finish(container_id, exit_)
+        while True:
+            try:
+                async with self._engine.lock(container_id):
+                    await self._finish(container_id, exit_)
+                return
+            except KernelFailure as error:
+                container = self._engine.world.containers.get(container_id)
+                if container is None or not container.is_running:
+                    raise
+                # The end could not be recorded (a full disk): it is true all the same, and others go on meanwhile.
+                log.error(
+                    "end of a container not recorded, trying again container=%s error=%s", container_id[:12], error
+                )
+            await asyncio.sleep(RECORD_AGAIN_SECONDS)
 
     async def _finish(self, container_id: str, exit_: Exit) -> None:
         """Record the end at once, so that names leave at once; then give everything back to the kernel."""
