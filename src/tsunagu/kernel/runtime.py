@@ -69,11 +69,12 @@ class Runtime:
         return self._facts
 
     def known(self) -> set[str]:
-        """Return the ids of containers that have a process directory (running, or left by a crash)."""
-        try:
-            return set(os.listdir(self._processes))
-        except FileNotFoundError:
-            return set()
+        """Return the ids of containers that have a process directory or runtime state (running, or left by a crash)."""
+        found: set[str] = set()
+        for directory in (self._processes, self._state):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(os.listdir(directory))
+        return found
 
     # ---- life of a container
 
