@@ -57,7 +57,7 @@ def test_names_resolve_while_the_engine_is_away(
     cli("run -d --name late --network net alpine sleep 3600").ok()
     assert cli("exec asker nslookup -type=a late").code == 0
     assert cli("exec late nslookup -type=a front").code == 0
-    cli("exec asker touch /stop").ok()
+    cli("exec asker touch /stop")  # may be killed with its container, which ends at once
     assert cli("wait asker").ok() == "0"
     words = cli("logs asker").ok().split()
     assert int(words[1]) > 50

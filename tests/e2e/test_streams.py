@@ -160,7 +160,7 @@ def test_two_clients_attached_see_the_same(cli: CommandLine) -> None:
     for reader in readers:
         assert reader.stdout is not None
         assert reader.stdout.readline() == b"tick\n"
-    cli("exec box touch /stop").ok()
+    cli("exec box touch /stop")  # may be killed with its container, which ends at once
     writer.stdin.close()
     for reader in readers:
         out, _ = reader.communicate(timeout=30)
