@@ -311,7 +311,7 @@ class Runtime:
                     raise KernelFailure(f"conmon made no attach socket: {conversation.errors()}")
                 if is_attached:
                     try:
-                        connection = await conmon.connect(directory)
+                        connection = await conmon.connect(directory, waits=False)
                     except (FileNotFoundError, ConnectionRefusedError):  # it was killed with its container
                         raise KernelFailure(f"conmon ended too early: {conversation.errors()}") from None
                 conversation.proceed()
