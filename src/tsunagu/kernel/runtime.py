@@ -332,7 +332,7 @@ class Runtime:
     async def connect(self, container_id: str) -> socket.socket | None:
         """Connect to the stdio of a container that was created; None when it has ended. `services.streams` uses it."""
         try:
-            connection = await conmon.connect(f"{self._directory(container_id)}/bundle")
+            connection = await conmon.connect(f"{self._directory(container_id)}/bundle", waits=True)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         self._attached.setdefault(container_id, WeakSet()).add(connection)
