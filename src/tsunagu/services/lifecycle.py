@@ -23,7 +23,7 @@ from tsunagu.model.container import Container, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotModified
 from tsunagu.model.network import Endpoint, SandboxPlan
 from tsunagu.model.process import Exit, Process
-from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, World, apply
+from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
 from tsunagu.rules import gateways
 
 from . import attachments
@@ -55,6 +55,7 @@ class Lifecycle:
         self._bundles = bundles
         self._resolver = resolver
         self.leases = Leases(engine.world)
+        engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
         self.processes: dict[str, Process] = {}
         self._ended: dict[str, asyncio.Event] = {}
@@ -63,6 +64,10 @@ class Lifecycle:
 
     def sandbox_path(self, container_id: str) -> str:
         return f"{self._engine.instance.run_dir}/netns/{container_id}"
+
+    def _observe(self, before: World, event: Event, after: World) -> None:
+        if isinstance(event, NetworkRemoved):
+            self.leases.forget(event.network_id)
 
     # ---- start
 
