@@ -108,7 +108,7 @@ def tmpfs_mount(destination: str, options: str) -> dict[str, Any]:
 
 
 def _is_tmpfs_value(key: str, value: str) -> bool:
-    """Tell whether tmpfs(5) takes a value: sizes with a unit or in percent, modes in octal, else what the kernel says."""
+    """Tell whether tmpfs(5) takes a value: sizes with a unit or percent, modes in octal; others the kernel judges."""
     if key == "mode":
         return 0 < len(value) <= 5 and all(c in "01234567" for c in value)
     if key in ("size", "nr_blocks", "nr_inodes"):
