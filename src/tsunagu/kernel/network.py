@@ -13,7 +13,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
-from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, SandboxPlan
+from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import firewall, link, netns, sockets, sysctl
+from . import firewall, link, netns, ports, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .reaper import Reaper
@@ -189,6 +189,13 @@ class NetworkKernel:
         names = ["net/ipv4/ip_forward"] + (["net/ipv6/conf/all/forwarding"] if ipv6 else [])
         written = [await self._run(f"sysctl {name}", sysctl.ensure, name, "1") for name in names]
         return any(written)
+
+    async def reserve_ports(self, plans: Iterable[PortPlan], held: Collection[PublishedPort] = ()) -> ports.Holdings:
+        """Take ports of the host, all or none, as long as the sockets in the answer live; see `ports.reserve`.
+
+        Raises PortTaken (a KernelFailure).
+        """
+        return await self._run("ports", ports.reserve, plans, held)
 
     # ---- jobs: run on the namespace thread
 
