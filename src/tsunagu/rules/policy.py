@@ -163,7 +163,7 @@ _PORT_HOOKS = (Hook.PUBLISHED, Hook.OWN)
 
 
 def programme(world: World) -> tuple[Rule, ...]:
-    """Return the rules for every bridge network of `world` and every published port, in order (see the module's text)."""
+    """Return the rules for every bridge network and every published port of `world`, in order (see the module)."""
     parts = [_part(network) for network in world.networks.values() if _is_ours(network)]
     if len(_parts) > 2 * len(parts) + 16:
         for gone in _parts.keys() - world.networks.keys():

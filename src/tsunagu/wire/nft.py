@@ -46,7 +46,7 @@ _FORWARD = "type filter hook forward priority filter; policy accept;"
 _BASE = {
     ("inet", "prerouting"): "type filter hook prerouting priority mangle; policy accept;",
     ("inet", "arriving"): "type nat hook prerouting priority dstnat; policy accept;",
-    ("inet", "own"): "type nat hook output priority dstnat; policy accept;",
+    ("inet", "own"): "type nat hook output priority -100; policy accept;",
     ("inet", "forward"): _FORWARD,
     ("inet", "postrouting"): "type nat hook postrouting priority srcnat; policy accept;",
     ("bridge", "prerouting"): "type filter hook prerouting priority filter; policy accept;",
