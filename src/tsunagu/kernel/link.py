@@ -159,9 +159,8 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
     nl.send(batch)
     for plan in plans:
         sysctl.write_ipv6(plan.host_name, has_ipv6=False)  # a bridge port needs no address of its own
-    nl.send(
-        [*(_hairpin(plan.host_name) for plan in plans if plan.has_hairpin), *(_up(plan.host_name) for plan in plans)]
-    )
+    nl.send([_hairpin(plan.host_name) for plan in plans if plan.has_hairpin])
+    nl.send([_up(plan.host_name) for plan in plans])
 
 
 def _hairpin(name: str) -> Message:

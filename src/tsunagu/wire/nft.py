@@ -283,9 +283,8 @@ def _difference(old: _Table, new: _Table, family: str, table: str, *, is_new: bo
         # after the chains: nft sends the elements of a new interval map along with the map (libnftables 1.0.6)
         lines += _skeleton(family, table)
     for one in _set_types(family):
-        lines += _elements(
-            one, dict.fromkeys(old.sets.get(one, ()), ""), dict.fromkeys(new.sets.get(one, ()), ""), where
-        )
+        before, after = (dict.fromkeys(side.sets.get(one, ()), "") for side in (old, new))
+        lines += _elements(one, before, after, where)
     for chain, rules in changed.items():
         lines += [f"add rule {where} {chain} {rule}" for rule in rules]
     for one in _map_types(family):
