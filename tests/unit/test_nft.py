@@ -189,7 +189,9 @@ def test_a_port_that_leads_elsewhere_is_replaced_in_one_transaction() -> None:
 
 def test_two_host_ports_for_one_container_port_share_one_entrance() -> None:
     one, two = port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 80)
-    text = nft.update(with_ports([network(1)], published(2, one, two)), with_ports([network(1)], published(2, one)), "t")
+    text = nft.update(
+        with_ports([network(1)], published(2, one, two)), with_ports([network(1)], published(2, one)), "t"
+    )
     assert "arriving_any4 { tcp . 81 }" in text
     assert "published4" not in text
 

@@ -23,7 +23,7 @@ from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import firewall, link, netns, ports, sockets, sysctl
+from . import conntrack, firewall, link, netns, ports, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .reaper import Reaper
@@ -197,7 +197,15 @@ class NetworkKernel:
         """
         return await self._run("ports", ports.reserve, plans, held)
 
+    async def forget_flows(self, published: Iterable[PublishedPort]) -> None:
+        """Have UDP senders to these ports of the host judged anew, by the rules now in force. Raises KernelFailure."""
+        if udp := {(port.family, port.host_port) for port in published if port.protocol == "udp"}:
+            await self._run("connection tracking", self._forget_udp, udp)
+
     # ---- jobs: run on the namespace thread
+
+    def _forget_udp(self, udp: set[tuple[int, int]]) -> None:
+        conntrack.forget_udp(udp, {address for _, address, _, _ in link.addresses(self._nl)})
 
     @property
     def _nl(self) -> Socket:

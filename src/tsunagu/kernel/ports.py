@@ -1,8 +1,9 @@
 """Ports of the host, held by real sockets for as long as they are published, and who holds one that is not free.
 
 The address translation never asks these sockets: it happens before local delivery. They are there so that the kernel
-itself says whether a port is free, and refuses it to every other process from then on; a filter throws away what would
-reach them. May import `model` only. The functions act on the namespace of the calling thread: the host's.
+itself says whether a port is free, and refuses it to every other process from then on. What still reaches one is
+refused at once (TCP: nobody listens) or thrown away (UDP: a filter). May import `model` only. The functions act on the
+namespace of the calling thread: the host's.
 """
 
 from __future__ import annotations
@@ -117,20 +118,35 @@ def _bind_all(plan: PortPlan, number: int, held: Collection[PublishedPort]) -> H
 
 def _open(port: PublishedPort) -> socket.socket:
     """Bind a socket that receives nothing. Raises OSError."""
+    try:
+        return _bind(port, is_proven=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or port.protocol != "tcp" or not port.host_port:
+            raise
+    return _bind(port, is_proven=True)
+
+
+def _bind(port: PublishedPort, *, is_proven: bool) -> socket.socket:
+    """Bind without SO_REUSEADDR, which nobody can share, or with `is_proven` in spite of connections in TIME_WAIT.
+
+    Connections of an earlier listener are no reason to refuse (tcp(7)), but with SO_REUSEADDR a bind alone proves
+    nothing: only listening does. Afterwards the option is taken back, so that no other process can listen there.
+    """
     family = socket.AF_INET6 if port.family == 6 else socket.AF_INET
     made = socket.socket(family, _KINDS[port.protocol] | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        buffer = ctypes.create_string_buffer(_DROP_ALL)
-        # struct sock_fprog: number of instructions, their address
-        made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(buffer)))
+        if port.protocol == "udp":
+            code = ctypes.create_string_buffer(_DROP_ALL)
+            # struct sock_fprog: number of instructions, their address
+            made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code)))
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if port.protocol == "tcp":
-            # connections of an earlier holder that are still in TIME_WAIT are no reason to refuse (tcp(7))
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, is_proven)
         made.bind((port.host_ip, port.host_port))
-        if port.protocol == "tcp":
-            made.listen(1)  # a socket that listens conflicts with every other, SO_REUSEADDR or not
+        if is_proven:
+            made.listen(1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
+            made.shutdown(socket.SHUT_RDWR)  # listens no more and stays bound (inet_shutdown, tcp_disconnect)
     except BaseException:
         made.close()
         raise

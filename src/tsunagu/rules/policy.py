@@ -27,6 +27,7 @@ from tsunagu.model.network import Endpoint, Network, PublishedPort
 from tsunagu.model.world import World
 
 LOOPBACK = "127.0.0.0/8"
+LOOPBACK6 = "::1"  # never translated: the kernel accepts no answer to ::1 from another interface (rt6_need_strict)
 
 
 class Hook(Enum):
@@ -35,8 +36,8 @@ class Hook(Enum):
     BRIDGE_PREROUTING = "frames that a port of the bridge receives"
     LOOPBACK = "packets that come from the bridge to a loopback address (127.0.0.0/8)"
     PREROUTING = "packets towards the prefix, from any interface, before address translation"
-    PUBLISHED = "packets to an address of the host, from any interface; first packet of a connection only"
-    OWN = "packets that the host sends to an address of its own, loopback too; first packet of a connection only"
+    PUBLISHED = "packets to an address of the host but ::1, from any interface; first packet of a connection only"
+    OWN = "packets from the host to an address of its own, 127.0.0.0/8 too but not ::1; first packet only"
     SEALED = "forwarded packets that come from the bridge of an internal network"
     ENTERING = "forwarded packets that go out to the bridge"
     LEAVING = "forwarded packets that come from the bridge"

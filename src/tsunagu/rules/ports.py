@@ -9,6 +9,7 @@ offered when the container has it. Imports `model` only; pure. Must never know w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 
 from msgspec.structs import replace
@@ -54,12 +55,21 @@ def split(spec: str) -> tuple[int, int, str]:
 
 
 def exposed(specs: Iterable[str]) -> list[tuple[int, str]]:
-    """Return every exposed port with its protocol, ranges written out, in ascending order."""
-    found = set()
+    """Return every exposed port with its protocol, ranges written out, in ascending order.
+
+    What an image declares that is no port (`EXPOSE $PORT` that nobody filled in) is left out.
+    """
+    found: set[tuple[int, str]] = set()
     for spec in specs:
-        first, last, protocol = split(spec)
-        found |= {(port, protocol) for port in range(first, last + 1)}
+        with suppress(InvalidParameter):
+            found |= spread(spec)
     return sorted(found)
+
+
+def spread(spec: str) -> set[tuple[int, str]]:
+    """Return every port of "80-90/tcp" with its protocol; raises InvalidParameter."""
+    first, last, protocol = split(spec)
+    return {(port, protocol) for port in range(first, last + 1)}
 
 
 def check(host: HostConfig) -> None:

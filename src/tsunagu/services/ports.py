@@ -67,6 +67,7 @@ class Ports:
         await self._firewall.announce(event)
         self._announced[container.id] = event
         undo.push_async_callback(self._firewall.revoke, event)
+        await self._kernel.forget_flows([*made, *held])
         return endpoints
 
     def settle(self, container_id: str) -> None:
@@ -80,6 +81,7 @@ class Ports:
         if held := self._held.pop(container_id, None):
             try:
                 await self._firewall.sync()
+                await self._kernel.forget_flows(held)
             finally:
                 sockets.release(held)
 

@@ -22,7 +22,7 @@ import msgspec
 
 from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.network import PublishedPort, port_group
-from tsunagu.rules.policy import LOOPBACK, Frame, Hook, Peer, Rule
+from tsunagu.rules.policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 _PREFIX = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
@@ -82,8 +82,8 @@ _PORT_LOOKUPS = {
         for ip, family in (("ip", 4), ("ip6", 6))
     ]
     + [
-        f"fib daddr type local dnat {ip} to meta l4proto . th dport map @{chain}_any{family}"
-        for ip, family in (("ip", 4), ("ip6", 6))
+        f"fib daddr type local {own}dnat {ip} to meta l4proto . th dport map @{chain}_any{family}"
+        for ip, family, own in (("ip", 4, ""), ("ip6", 6, f"ip6 daddr != {LOOPBACK6} "))
     ]
     for chain in _PORT_CHAINS.values()
 }
