@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 from tsunagu import __version__
 from tsunagu.api.app import App
@@ -130,6 +131,7 @@ async def _serve(instance: Instance) -> None:
     execs = Execs(engine, runtime, lifecycle, bundles)
     system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
     engine.listeners.append(resolver.publish)
+    images.on_event = partial(engine.emit, "image")
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
     await reconcile(engine, kernel, runtime, networks, bundles, lifecycle, containers, resolver)
@@ -165,6 +167,7 @@ async def _serve(instance: Instance) -> None:
         runtime.remove_parent_cgroup()
     await kernel.close()
     engine.events.close()
+    await images.close()
     engine.db.close()
 
 

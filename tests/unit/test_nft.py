@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.container import Config, Container, HostConfig
+from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import policy

@@ -67,7 +67,7 @@ def test_defaults_are_dockers() -> None:
     }
     assert "/proc/kcore" in linux["maskedPaths"] and "/sys/firmware" in linux["maskedPaths"]
     assert "/proc/sys" in linux["readonlyPaths"]
-    assert linux["seccomp"]["syscalls"] == [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]
+    assert {"names": ["read"], "action": "SCMP_ACT_ALLOW"} in linux["seccomp"]["syscalls"]
     assert "devices" not in linux
     assert "ro" in mount(spec, "/sys")["options"]
     assert "ro" in mount(spec, "/sys/fs/cgroup")["options"]

@@ -96,7 +96,9 @@ def test_default_address_of_network_and_engine() -> None:
     def addresses(default_ip: str, **options: str) -> list[object]:
         return [
             p[2]
-            for p in planned(asked, "dual", default_ip=default_ip, options={HOST_BINDING: v for v in options.values()})
+            for p in planned(
+                asked, "dual", default_ip=default_ip, options={HOST_BINDING: options["option"]} if options else {}
+            )
         ]
 
     assert addresses("127.0.0.1") == [("127.0.0.1",), ("192.0.2.1",)]

@@ -208,7 +208,7 @@ def _port(spec: str) -> str:
     if (
         protocol not in ("tcp", "udp", "sctp")
         or len(ends) > 2
-        or not all(e.isascii() and e.isdigit() and 0 < int(e) < 65536 for e in ends)
+        or not all(e.isascii() and e.isdigit() and len(e) < 6 and 0 < int(e) < 65536 for e in ends)
     ):
         raise InvalidParameter(f'invalid port specification: "{spec}"')
     return f"{number}/{protocol}"

@@ -37,8 +37,7 @@ class Connections:
         async with self._engine.lock(container.id):
             world = self._engine.world
             network, container = world.network(network.id), world.container(container.id)
-            self._check(world, network, container, replace(config, network=network.name))
-            config = replace(config, network=network.name)
+            config = self._check(world, network, container, replace(config, network=network.name))
             if container.is_running:
                 with self._engine.joining([network.id]):
                     await self._join(world, network, container, config)
@@ -92,7 +91,7 @@ class Connections:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
         self._lifecycle.emit_network("disconnect", container, network.id, network.name)
 
-    def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> None:
+    def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> EndpointConfig:
         mode = container.host.network_mode
         if mode == "host":
             raise Forbidden(
@@ -106,7 +105,7 @@ class Connections:
         if any(_is_on(world, e, network) for e in container.endpoints):
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         try:
-            spec.check_endpoint(world, config)
+            return spec.check_endpoint(world, config)
         except InvalidParameter as error:
             prefix = f"invalid config for network {network.name}: "
             raise InvalidParameter(error.message.removeprefix(prefix), hint=error.hint) from error

@@ -35,6 +35,7 @@ from .resolver import Resolver
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
+RECORD_AGAIN_SECONDS = 1.0
 INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may be open at once
 
 
@@ -84,7 +85,7 @@ class Lifecycle:
             with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
                 async with AsyncExitStack() as undo:
                     endpoints = await self._publish(container, endpoints, undo)
-                    future = apply(world, EndpointsChanged(container.id, endpoints))
+                    future = apply(engine.world, EndpointsChanged(container.id, endpoints))
                     process = await self._act(future, future.containers[container.id], undo)
                     state = State(
                         status=Status.RUNNING,
@@ -94,10 +95,11 @@ class Lifecycle:
                         conmon_started=process.conmon_started,
                         started_at=time.time_ns(),
                     )
+                    # A commit that fails (a full disk) must not leave a process that nobody owns.
+                    engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
                     undo.pop_all()
                 self.processes[container.id] = process
                 self._ended[container.id] = asyncio.Event()
-                engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
                 self.ports.settle(container.id)
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
@@ -220,8 +222,20 @@ class Lifecycle:
 
     async def _watch(self, container_id: str) -> None:
         exit_ = await self._runtime.wait(self.processes[container_id], container_id)
-        async with self._engine.lock(container_id):
-            await self._finish(container_id, exit_)
+        while True:
+            try:
+                async with self._engine.lock(container_id):
+                    await self._finish(container_id, exit_)
+                return
+            except KernelFailure as error:
+                container = self._engine.world.containers.get(container_id)
+                if container is None or not container.is_running:
+                    raise
+                # The end could not be recorded (a full disk): it is true all the same, and others go on meanwhile.
+                log.error(
+                    "end of a container not recorded, trying again container=%s error=%s", container_id[:12], error
+                )
+            await asyncio.sleep(RECORD_AGAIN_SECONDS)
 
     async def _finish(self, container_id: str, exit_: Exit) -> None:
         """Record the end at once, so that names leave at once; then give everything back to the kernel."""

@@ -45,6 +45,7 @@ from .firewall import Firewall
 log = logging.getLogger("tsunagu.networks")
 PREDEFINED = ("bridge", "host", "none")
 POOL_PREFIX = 24
+IPV6_MINIMUM_MTU = 1280  # RFC 8200, section 5
 _BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
 _OPTIONS = {BRIDGE_NAME, MASQUERADE, ICC, MTU, IFACE_PREFIX, DNS_TTL, HOST_BINDING}
 
@@ -182,6 +183,8 @@ class Networks:
             raise NotSupported("networks without IPv4 are not supported yet", hint="leave out --ipv4=false")
         identifier = self._engine.new_id()
         mtu = check_options(options)
+        if enable_ipv6 and 0 < mtu < IPV6_MINIMUM_MTU:
+            raise InvalidParameter(f"invalid value for {MTU}: {mtu} (IPv6 needs {IPV6_MINIMUM_MTU} or more)")
         bridge = options.get(BRIDGE_NAME) or self._engine.instance.bridge_name(identifier)
         holder = next((n for n in world.networks.values() if n.bridge == bridge), None)
         if holder or bridge in await self._kernel.list_links():
@@ -282,7 +285,7 @@ def check_options(options: Mapping[str, str]) -> int:
             raise InvalidParameter(f"failed to parse {key} value: {value!r} (use true or false)")
         if key == HOST_BINDING and value:
             ports.check_default_address(value)
-        if key == DNS_TTL and not (value.isascii() and value.isdigit() and int(value) <= 86400):
+        if key == DNS_TTL and not (_is_number(value) and int(value) <= 86400):
             raise InvalidParameter(f"invalid value for {key}: {value!r} (seconds, 0 to 86400)")
     for key in (BRIDGE_NAME, IFACE_PREFIX):
         name = options.get(key, "x")
@@ -291,15 +294,19 @@ def check_options(options: Mapping[str, str]) -> int:
             not name
             or len(name) > limit
             or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
-            or name in (".", "..")
+            or name in (".", "..", "all", "default")  # the kernel's own names below /proc/sys/net/ipv4/conf
         ):
             raise InvalidParameter(
                 f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')"
             )
     mtu = options.get(MTU, "0")
-    if not (mtu.isascii() and mtu.isdigit()) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
-        raise InvalidParameter(f"invalid value for {MTU}: {mtu!r} (68 to 65535)")
+    if not _is_number(mtu) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
+        raise InvalidParameter(f"invalid value for {MTU}: {mtu[:64]!r} (68 to 65535)")
     return int(mtu)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _first_host(subnet: str) -> str:
