@@ -54,9 +54,9 @@ class Lab:
         self.world = World()
         self.holdings: list[ports.Holdings] = []
 
-    async def network(self, n: int, *, is_ours: bool = True, **options: str) -> Network:
+    async def network(self, n: int, *, is_ours: bool = True, options: dict[str, str] | None = None) -> Network:
         network = Network(
-            id=f"{n:x}" * 64, name=f"net{n}", bridge=f"lab{n}", enable_ipv6=True, options=options,
+            id=f"{n:x}" * 64, name=f"net{n}", bridge=f"lab{n}", enable_ipv6=True, options=options or {},
             subnets=(Subnet(subnet=f"10.{n}.0.0/24", gateway=f"10.{n}.0.1"),
                      Subnet(subnet=f"fd00:{n}::/64", gateway=f"fd00:{n}::1")),
         )  # fmt: skip
@@ -230,7 +230,7 @@ async def test_icc_off_does_not_close_published_ports_to_neighbours() -> None:
     # with bridge netfilter the kernel bridges such packets after translating them, and the bridge's own rule drops them
     set_bridge_netfilter("0")
     async with lab() as it:
-        network = await it.network(1, **{ICC: "false"})
+        network = await it.network(1, options={ICC: "false"})
         a, b = await it.sandbox(network, 2), await it.sandbox(network, 3)
         await it.publish(network, 2, "0.0.0.0", "::")
         for protocol, family in EVERY:

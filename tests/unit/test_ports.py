@@ -12,7 +12,7 @@ from tsunagu.model.network import HOST_BINDING, Endpoint, EndpointConfig, Networ
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import ports
 
-Bindings = dict[str, tuple[PortBinding, ...]]
+Bindings = dict[str, tuple[PortBinding, ...] | None]
 
 
 def make(
@@ -94,12 +94,8 @@ def test_default_address_of_network_and_engine() -> None:
     asked = {"80/tcp": (at("80"), at("81", "192.0.2.1"))}
 
     def addresses(default_ip: str, **options: str) -> list[object]:
-        return [
-            p[2]
-            for p in planned(
-                asked, "dual", default_ip=default_ip, options={HOST_BINDING: options["option"]} if options else {}
-            )
-        ]
+        given = {HOST_BINDING: options["option"]} if options else {}
+        return [p[2] for p in planned(asked, "dual", default_ip=default_ip, options=given)]
 
     assert addresses("127.0.0.1") == [("127.0.0.1",), ("192.0.2.1",)]
     assert addresses("0.0.0.0", option="127.0.0.1") == [("127.0.0.1",), ("192.0.2.1",)]
