@@ -96,7 +96,18 @@ def main() -> int:
     """Run `tsunagu daemon …` with every step counted."""
     from tsunagu import daemon
     from tsunagu.kernel import conmon, link, netns, network, process_files, runtime, storage
-    from tsunagu.services import bundles, connections, containers, engine, images, lifecycle, networks, resolver
+    from tsunagu.services import (
+        bundles,
+        connections,
+        containers,
+        engine,
+        firewall,
+        images,
+        lifecycle,
+        networks,
+        ports,
+        resolver,
+    )  # fmt: skip
     from tsunagu.store import blobs, db
 
     arguments = sys.argv[2:]
@@ -104,7 +115,7 @@ def main() -> int:
     classes = (
         network.NetworkKernel, netns.Worker, runtime.Runtime, conmon.Conversation, storage.Storage, bundles.Bundles,
         lifecycle.Lifecycle, containers.Containers, connections.Connections, networks.Networks, resolver.Resolver,
-        images.Images, engine.Engine, db.Database,
+        images.Images, engine.Engine, db.Database, firewall.Firewall, ports.Ports,
     )  # fmt: skip
     for owner in (*classes, blobs, link, process_files, storage):
         for name, function in list(vars(owner).items()):

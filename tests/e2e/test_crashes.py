@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ CRASH_SECONDS = 5.0
 
 SLEEPER: dict[str, Any] = {"Image": "alpine", "Cmd": ["sleep", "3600"], "HostConfig": {"NetworkMode": "net"}}
 EPHEMERAL = {**SLEEPER, "HostConfig": {"NetworkMode": "net", "AutoRemove": True}}
+PUBLISHED = {**SLEEPER, "HostConfig": {"NetworkMode": "net", "PortBindings": {"7/tcp": [{}], "7/udp": [{}]}}}
 Request = tuple[str, str, dict[str, Any] | None]
 
 
@@ -36,6 +38,7 @@ class Operation(NamedTuple):
 
 
 CREATE: Request = ("POST", "/containers/create?name=subject", SLEEPER)
+PUBLISH: Request = ("POST", "/containers/create?name=subject", PUBLISHED)
 START: Request = ("POST", "/containers/subject/start", None)
 NETWORK: Request = ("POST", "/networks/create", {"Name": "other", "EnableIPv6": True})
 CONNECT: Request = ("POST", "/networks/other/connect", {"Container": "subject"})
@@ -49,6 +52,8 @@ OPERATIONS = {
     "stop": Operation([CREATE, START], ("POST", "/containers/subject/stop?t=0", None)),
     "rm": Operation([CREATE], ("DELETE", "/containers/subject", None)),
     "rm -f": Operation([CREATE, START], ("DELETE", "/containers/subject?force=1", None)),
+    "start with published ports": Operation([PUBLISH], START),
+    "stop with published ports": Operation([PUBLISH, START], ("POST", "/containers/subject/stop?t=0", None)),
     "network create": Operation([], NETWORK),
     "network rm": Operation([NETWORK], ("DELETE", "/networks/other", None)),
     "connect": Operation([NETWORK, CREATE, START], CONNECT),
@@ -120,6 +125,11 @@ def check_subject(engine: EngineProcess, where: str) -> None:
     if not state["State"]["Running"]:
         engine.api.post("/containers/subject/start")
     assert reach(engine, "bystander", "subject"), where
+    ports = engine.api.get("/containers/subject/json")["NetworkSettings"]["Ports"]
+    asked = state["HostConfig"]["PortBindings"]
+    assert all(ports.get(port) for port in asked), where
+    # two hooks and the entrance of each
+    assert len(published(engine)) == 3 * len(asked), where
     networks = engine.api.get("/containers/subject/json")["NetworkSettings"]["Networks"]
     pid = engine.api.get("/containers/subject/json")["State"]["Pid"]
     lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
@@ -134,6 +144,19 @@ def reach(engine: EngineProcess, asker: str, name: str) -> bool:
     return bool(engine.api.get(f"/exec/{identifier}/json")["ExitCode"] == 0)
 
 
+def published(engine: EngineProcess) -> list[str]:
+    """The elements of every set and map of the instance's table that ports are kept in."""
+    command = ["nft", "-j", "list", "table", "inet", engine.instance.nft_table]
+    table = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["nftables"]
+    named = [item.get("set") or item.get("map") or {"name": ""} for item in table]
+    return [
+        f"port {one['name']} {element}"
+        for one in named
+        if one["name"].startswith(("published", "arriving", "own"))
+        for element in one.get("elem", ())
+    ]
+
+
 def tidy(engine: EngineProcess) -> None:
     """Remove everything but the bystander and its network."""
     engine.api.request("DELETE", "/containers/subject?force=1")
@@ -141,11 +164,12 @@ def tidy(engine: EngineProcess) -> None:
 
 
 def footprint(engine: EngineProcess) -> list[str]:
-    """Links, mounts and directories of the instance; processes without their ids, cgroups below the instance's."""
+    """Links, mounts, directories and published ports of the instance; processes without their ids, its cgroups."""
     state = host.read().of(engine.instance)
     found = [line for line in state if line.startswith(("link", "mount"))]
     found += [line for line in state if line.startswith("cgroup") and engine.instance.cgroup + "/" in line]
     found += [line.split(" ", 2)[2] for line in state if line.startswith("process") and "conmon" in line]
+    found += published(engine)
     for directory in ("root/containers", "run/bundles", "run/processes", "run/netns", "run/runtime"):
         found += [str(path) for path in Path(engine.directory, directory).glob("*")]
     return sorted(found)

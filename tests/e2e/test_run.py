@@ -245,7 +245,6 @@ def test_inspect_tells_what_was_asked(cli: CommandLine) -> None:
 
 def test_what_comes_later_is_refused_by_name(cli: CommandLine) -> None:
     for flags, word in (
-        ("-p 8080:80", "ort"),
         ("--memory 64m", "emory"),
         ("--restart always", "estart"),
         ("--health-cmd true", "ealth"),

@@ -75,7 +75,12 @@ class Connections:
             if container.is_running:
                 path = self._lifecycle.sandbox_path(container.id)
                 # Names go first, then the other default route comes, then the interface goes: nothing is lost.
-                self._engine.commit(EndpointsChanged(container.id, rest))
+                async with AsyncExitStack() as undo:
+                    leaving = future.containers[container.id]
+                    rest = await self._lifecycle.ports.publish(future, leaving, undo, is_strict=False)
+                    self._engine.commit(EndpointsChanged(container.id, rest))
+                    self._lifecycle.ports.settle(container.id)
+                    undo.pop_all()
                 await self._resolver.settle()
                 after = future.containers[container.id]
                 await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
@@ -121,16 +126,20 @@ class Connections:
         path = self._lifecycle.sandbox_path(container.id)
         async with AsyncExitStack() as undo:
             undo.callback(leases.release, endpoint, container.id, keep_static=False)
-            await self._kernel.add_interface(path, attachments.interface_plan(future, endpoint))
+            plan = attachments.interface_plan(future, endpoint, has_hairpin=attachments.publishes(container))
+            await self._kernel.add_interface(path, plan)
             undo.push_async_callback(self._kernel.remove_interface, path, endpoint.host_ifname)
             undo.push_async_callback(self._kernel.set_default_routes, path, gateways.default_routes(world, container))
             await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
+            # the new network may be the first that ports can be published on, or the gateway from now on
+            endpoints = await self._lifecycle.ports.publish(future, after, undo, is_strict=False)
             if names.needs_resolver(future, after) and not names.needs_resolver(world, container):
                 await self._lifecycle.open_resolver(future, after, path)
                 self._bundles.write_etc(future, after)
             else:
                 self._bundles.write_hosts(future, after)
             self._engine.commit(EndpointsChanged(container.id, endpoints))
+            self._lifecycle.ports.settle(container.id)
             undo.pop_all()
 
 

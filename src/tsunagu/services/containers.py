@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import spec
+from tsunagu.rules import ports, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -61,6 +61,7 @@ class Containers:
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         spec.check_binds(host.binds or ())
+        ports.check(host)
         spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
         path, args = spec.command(merged)
@@ -91,7 +92,7 @@ class Containers:
                 if address and endpoint.network_id and address not in self._lifecycle.leases.on(endpoint.network_id):
                     self._lifecycle.leases.take(endpoint.network_id, address, container.id)
         self._lifecycle.emit("create", container)
-        return container, []
+        return container, ports.warnings(engine.world, container)
 
     def _check_name(self, bare: str) -> None:
         spec.check_name_free(self._engine.world, bare)

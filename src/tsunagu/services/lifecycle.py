@@ -30,6 +30,7 @@ from . import attachments
 from .bundles import Bundles
 from .engine import Engine
 from .leases import Leases
+from .ports import Ports
 from .resolver import Resolver
 from .tasks import spawn
 
@@ -48,12 +49,14 @@ class Lifecycle:
         runtime: Runtime,
         bundles: Bundles,
         resolver: Resolver,
+        ports: Ports,
     ) -> None:
         self._engine = engine
         self._kernel = kernel
         self._runtime = runtime
         self._bundles = bundles
         self._resolver = resolver
+        self.ports = ports
         self.leases = Leases(engine.world)
         engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
@@ -82,11 +85,12 @@ class Lifecycle:
             endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
         except EngineError as error:
             self._fail_early(container.id)
-            raise type(error)(f"failed to set up container networking: {error.message}", hint=error.hint) from error
-        future = apply(world, EndpointsChanged(container.id, endpoints))
+            raise _networking_failed(error) from error
         try:
             with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
                 async with AsyncExitStack() as undo:
+                    endpoints = await self._publish(container, endpoints, undo)
+                    future = apply(engine.world, EndpointsChanged(container.id, endpoints))
                     process = await self._act(future, future.containers[container.id], undo)
                     state = State(
                         status=Status.RUNNING,
@@ -101,6 +105,7 @@ class Lifecycle:
                     undo.pop_all()
                 self.processes[container.id] = process
                 self._ended[container.id] = asyncio.Event()
+                self.ports.settle(container.id)
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
             self._fail_early(container.id)
@@ -115,6 +120,15 @@ class Lifecycle:
         self.emit("start", container)
         self.watch(container.id)
         await self._resolver.settle()
+
+    async def _publish(
+        self, container: Container, endpoints: tuple[Endpoint, ...], undo: AsyncExitStack
+    ) -> tuple[Endpoint, ...]:
+        future = apply(self._engine.world, EndpointsChanged(container.id, endpoints))
+        try:
+            return await self.ports.publish(future, future.containers[container.id], undo)
+        except EngineError as error:
+            raise _networking_failed(error) from error
 
     async def _act(self, world: World, container: Container, undo: AsyncExitStack) -> Process:
         mount = spawn(self._bundles.mount(container), name=f"mount {container.id[:12]}")
@@ -145,7 +159,10 @@ class Lifecycle:
         has_resolver = any(world.networks[e.network_id].has_names for e in container.endpoints)
         plan = SandboxPlan(
             path=path,
-            interfaces=tuple(attachments.interface_plan(world, e) for e in container.endpoints),
+            interfaces=tuple(
+                attachments.interface_plan(world, e, has_hairpin=attachments.publishes(container))
+                for e in container.endpoints
+            ),
             routes=gateways.default_routes(world, container),
             has_resolver=has_resolver,
         )
@@ -274,6 +291,7 @@ class Lifecycle:
             # The links are silent at once; `settle_kernel` waits until they are gone, when somebody must know.
             gone = self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names, waits=False)
             works.append(("sandbox", gone))
+            works.append(("published ports", self.ports.close(container.id)))
         results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)
         # The rootfs can only be unmounted once the runtime has let go of it.
         results += await asyncio.gather(self._bundles.unmount(container.id), return_exceptions=True)
@@ -352,3 +370,7 @@ class Lifecycle:
     def _emit_networks(self, action: str, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
         for endpoint in endpoints:
             self.emit_network(action, container, endpoint.network_id, endpoint.network_name)
+
+
+def _networking_failed(error: EngineError) -> EngineError:
+    return type(error)(f"failed to set up container networking: {error.message}", hint=error.hint)

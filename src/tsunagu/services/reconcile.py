@@ -43,6 +43,7 @@ async def reconcile(
     for container_id in running:
         container = engine.world.containers[container_id]
         lifecycle.adopt(container)
+        await lifecycle.ports.adopt(container)
         if names.needs_resolver(engine.world, container) and not resolver.holds(container_id):
             log.info("name server sockets were lost, opening new ones container=%s", container_id[:12])
             try:
