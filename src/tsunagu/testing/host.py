@@ -52,7 +52,7 @@ class HostState:
         for field in dataclasses.fields(self):
             fresh = getattr(self, field.name) - getattr(before, field.name)
             is_ours = field.name in ("links", "tables", "cgroups")
-            found += [f"{field.name}: {entry}" for entry in sorted(fresh) if is_ours or _OURS.search(entry)]
+            found += [f"{field.name}: {entry[:200]}" for entry in sorted(fresh) if is_ours or _OURS.search(entry)]
         return found
 
 
