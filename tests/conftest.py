@@ -28,6 +28,15 @@ IS_CI = bool(os.environ.get("CI"))
 IS_SHARED_HOST = bool(os.environ.get("TSUNAGU_SHARED_HOST"))
 
 
+def pytest_configure() -> None:
+    """A run that is told to end (SIGTERM, as `timeout` and CI send it) still stops its engines and tidies up."""
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("told to end by SIGTERM")
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that needs root says so: it fails on CI, where root is promised, and is skipped elsewhere."""
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
