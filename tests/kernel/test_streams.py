@@ -347,7 +347,7 @@ def test_the_container_ends_while_an_exec_runs() -> None:
         await b.runtime.delete("box")
         assert (await output)[0] == 137
         # refused by us, or by the runtime while an exec's conmon is still on its way out
-        with pytest.raises((Conflict, RuntimeFailed), match="container box is not running|container does not exist"):
+        with pytest.raises((Conflict, RuntimeFailed), match=r"container box is not running|container does not exist"):
             await b.exec("box", "late", "true")
         await b.runtime.delete("box")
 
