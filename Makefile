@@ -46,9 +46,9 @@ images: $(VENV)/.dev ## the test images, from Debian packages (kept in /var/cach
 check: $(VENV)/.dev ## format, lint, types, layers, unit tests: seconds, no privileges
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q $(UNPRIVILEGED_TESTS)
+	{ $(BIN)/mypy && $(BIN)/lint-imports --no-logo; } & static=$$!
+	TSUNAGU_QUICK=1 $(BIN)/python -m pytest -q $(UNPRIVILEGED_TESTS) || { wait $$static || true; exit 1; }
+	wait $$static
 
 test: $(VENV)/.dev ## everything: check, then every test there is, then that nothing is left on the host
 	$(BIN)/ruff format --check --quiet .

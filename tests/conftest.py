@@ -20,7 +20,9 @@ from tsunagu.testing.engine import EngineProcess, tsunagu_program
 
 # No deadline per example: on a shared machine it measures the neighbours.
 settings.register_profile("shared", deadline=None)
-settings.load_profile("shared")
+# `make check` draws fewer random examples than `make test`, to be done in seconds.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.load_profile("quick" if os.environ.get("TSUNAGU_QUICK") else "shared")
 
 LONGEST_TEST_SECONDS = 180
 IS_CI = bool(os.environ.get("CI"))
