@@ -27,7 +27,7 @@ from tsunagu.model.network import (
 )
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import gateways, policy
-from tsunagu.rules.reach import HOST, NEIGHBOUR, OUTSIDE, Host
+from tsunagu.rules.flows import HOST, NEIGHBOUR, OUTSIDE, Host
 from tsunagu.services.attachments import interface_plan
 from tsunagu.services.networks import bridge_plan
 from tsunagu.testing.namespaces import private_instance

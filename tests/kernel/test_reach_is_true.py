@@ -17,8 +17,9 @@ from random_worlds import SURROUNDINGS, Built, build, random_world
 
 from tsunagu.model.world import World
 from tsunagu.rules import policy
+from tsunagu.rules.flows import Flow, Reach
 from tsunagu.rules.policy import Reason, Rule, Verdict
-from tsunagu.rules.reach import Flow, Reach, reach
+from tsunagu.rules.reach import reach
 from tsunagu.testing.namespaces import on_private_host
 
 pytestmark = pytest.mark.root

@@ -12,85 +12,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-import msgspec
-
 from tsunagu.model.container import Container
 from tsunagu.model.errors import EngineError
 from tsunagu.model.network import Endpoint, Network
 from tsunagu.model.world import World
 
 from . import gateways, lookup, policy, remedies
+from .flows import (
+    GATEWAY,
+    HOST,
+    NEIGHBOUR,
+    OUTSIDE,
+    SAMPLES,
+    Flow,
+    Host,
+    Party,
+    Reach,
+    Refused,
+    Step,
+    sandbox_of,
+    source_of,
+)
 from .policy import Rule, Verdict
-from .reasons import FINE, Cause, Fact, anchor
+from .reasons import FINE, Cause, Fact
 from .walk import FOREIGN, Packet, rulings
-
-HOST, OUTSIDE, NEIGHBOUR, GATEWAY = "host", "outside", "neighbour", "gateway"
-SAMPLES = {4: "192.0.2.1", 6: "2001:db8::1"}  # stand for the outside where its addresses do not matter (RFC 5737, 3849)
-
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answer depends on beside the world. The defaults are a host as it should be, for worlds without one."""
-
-    addresses: tuple[str, ...] = ()  # of the host's own interfaces, our bridges' gateways not included
-    forwards: frozenset[int] = frozenset({4, 6})  # address families
-    outside: frozenset[int] = frozenset({4})  # families in which the host has a route outside
-    neighbours: tuple[str, ...] = ()  # addresses outside that route to our networks by way of the host
-
-
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """Traffic that may never be sent. `source` is a container, `host`, `outside` (knows no route to our networks) or
-    `neighbour` (routes to our networks by way of the host); `target` a name, an address, or one of those words."""
-
-    source: str
-    target: str
-    protocol: str = "tcp"
-    port: int = 0
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One thing that was looked at, in order. `code` is the reason's, "" where nothing had to be decided."""
-
-    is_ok: bool
-    text: str
-    code: str = ""
-
-
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. `addresses` are those that the traffic would be sent to; the first one was judged."""
-
-    allowed: bool
-    reason: Cause
-    sentence: str
-    steps: tuple[Step, ...]
-    hint: str = ""  # a command that can be pasted, "" when there is none to give
-    addresses: tuple[str, ...] = ()
-    holders: tuple[str, ...] = ()  # ids of the containers that have the addresses
-
-    @property
-    def documentation(self) -> str:
-        return anchor(self.reason)
-
-
-class Unknown(Exception):
-    """The source is nothing that we know."""
-
-
-class _No(Exception):
-    """Ends the search with its cause."""
-
-    def __init__(self, cause: Cause, hint: str = "", **words: object) -> None:
-        super().__init__(cause.code)
-        self.cause = cause
-        self.hint = hint
-        self.sentence = cause.sentence.format(**words)
-
-
-class Party(msgspec.Struct, frozen=True):
-    """One end: a container's sandbox, or (None) the host or somebody outside."""
-
-    word: str
-    container: Container | None = None
-    is_host: bool = False
 
 
 def reach(world: World, flow: Flow, host: Host | None = None) -> Reach:
@@ -99,30 +44,6 @@ def reach(world: World, flow: Flow, host: Host | None = None) -> Reach:
     Raises Unknown when there is no such source.
     """
     return _Search(world, flow, host or Host()).answer()
-
-
-def source_of(world: World, word: str) -> Party:
-    """Return the party that a word names as a source; raises Unknown."""
-    try:
-        container = world.container(word)
-    except EngineError:
-        if word == HOST:
-            return Party(HOST, is_host=True)
-        if word in (OUTSIDE, NEIGHBOUR):
-            return Party(word)
-        raise Unknown(f"No such container: {word}") from None
-    return Party(container.name, container, is_host=container.host.network_mode == "host")
-
-
-def sandbox_of(world: World, container: Container) -> Container:
-    """Return the container whose sandbox it lives in: its own, or that of `--network container:NAME`."""
-    mode, _, owner = container.host.network_mode.partition(":")
-    if mode == "container" and owner:
-        try:
-            return sandbox_of(world, world.container(owner))
-        except EngineError:
-            return container
-    return container
 
 
 class _Search:
@@ -143,7 +64,7 @@ class _Search:
             self._running(source)
             self.candidates = self._target(source)
             self._judge(source)
-        except _No as no:
+        except Refused as no:
             self.cause, self.sentence, hint = no.cause, no.sentence, no.hint
             self.steps.append(Step(False, no.sentence, no.cause.code))
         return Reach(
@@ -168,7 +89,7 @@ class _Search:
         for one in dict.fromkeys([party.container.id, container.id]):
             found = self.world.containers[one]
             if not found.is_running:
-                raise _No(
+                raise Refused(
                     Fact.NOT_RUNNING, remedies.start(found), container=found.name, status=found.state.status.value
                 )
         self._note(f"{party.container.name} is running")
@@ -184,7 +105,7 @@ class _Search:
             if found.holders:
                 return self._resolved(sandbox, found)
             if found.link:
-                raise _No(
+                raise Refused(
                     Fact.LINK_TARGET_AWAY, remedies.link(self.world, sandbox, word), name=word, source=source.word
                 )
         container = self._container(word)
@@ -227,20 +148,20 @@ class _Search:
             return [(address, target) for address, _ in self._special(source, HOST) or []]
         for one, name in ((mine, source.word), (target, container.name)):
             if one is not None and one.host.network_mode == "none":
-                raise _No(Fact.NETWORK_NONE, remedies.recreate(world, one, mine or target), container=name)
+                raise Refused(Fact.NETWORK_NONE, remedies.recreate(world, one, mine or target), container=name)
         if not joined:
-            raise _No(Fact.NO_NETWORK, remedies.meet(world, mine or target, target), container=container.name)
+            raise Refused(Fact.NO_NETWORK, remedies.meet(world, mine or target, target), container=container.name)
         if mine is None or source.is_host:
             return _addresses(joined, target)
         shared = [e for e in joined if (own := mine.endpoint_on(e.network_id)) is not None and own.is_joined]
         if not shared:
-            raise _No(
+            raise Refused(
                 policy.Reason.NO_SHARED_NETWORK,
                 remedies.meet(world, mine, target),
                 network=", ".join(e.network_name for e in joined),
             )
         if self.flow.target == container.name and not any(world.networks[e.network_id].has_names for e in shared):
-            raise _No(Fact.DEFAULT_BRIDGE, remedies.meet(world, mine, target))
+            raise Refused(Fact.DEFAULT_BRIDGE, remedies.meet(world, mine, target))
         # an id, or a name that another container bears there: it is meant by its address
         return _addresses(shared, target)
 
@@ -252,7 +173,7 @@ class _Search:
             if source.container is not None and not source.is_host:
                 sandbox = sandbox_of(self.world, source.container)
                 if sandbox.host.network_mode == "none":
-                    raise _No(
+                    raise Refused(
                         Fact.NETWORK_NONE, remedies.recreate(self.world, sandbox, sandbox), container=sandbox.name
                     )
                 ordered = gateways.order(self.world, sandbox)
@@ -276,14 +197,16 @@ class _Search:
     def _nobody(self, source: Party, word: str) -> None:
         holders = lookup.elsewhere(self.world, word)
         if not holders or source.container is None:
-            raise _No(Fact.NAME_UNKNOWN, remedies.near(self.world, self.flow.source, word), name=word)
+            raise Refused(Fact.NAME_UNKNOWN, remedies.near(self.world, self.flow.source, word), name=word)
         mine = sandbox_of(self.world, source.container)
         here = [h for h in holders if mine.endpoint_on(h.endpoint.network_id) is not None]
         if here:  # on a network of ours, yet not answered: its container is away
             holder = here[0].container
-            raise _No(Fact.NOT_RUNNING, remedies.start(holder), container=holder.name, status=holder.state.status.value)
+            raise Refused(
+                Fact.NOT_RUNNING, remedies.start(holder), container=holder.name, status=holder.state.status.value
+            )
         network = self.world.networks[holders[0].endpoint.network_id]
-        raise _No(
+        raise Refused(
             Fact.NAME_IN_OTHER_NETWORK,
             remedies.join(self.world, network, mine),
             name=word, network=network.name, source=mine.name,
@@ -299,7 +222,7 @@ class _Search:
 
     def _judge(self, source: Party) -> None:
         """Judge every address; one that arrives is enough. Of the refusals the first one counts."""
-        refusal: _No | None = None
+        refusal: Refused | None = None
         refused: list[Step] = []
         for address, owner in self.candidates:
             known = len(self.steps)
@@ -307,13 +230,13 @@ class _Search:
                 self._arrives(source, address, owner)
                 self.candidates.sort(key=lambda one, chosen=address: one[0] != chosen)  # type: ignore[misc]
                 return
-            except _No as no:
+            except Refused as no:
                 if refusal is None:
                     refusal, refused = no, self.steps[known:]
                 del self.steps[known:]
         self.steps += refused
         if refusal is None:
-            raise _No(Fact.NO_NETWORK, container=self.flow.target)
+            raise Refused(Fact.NO_NETWORK, container=self.flow.target)
         raise refusal
 
     def _arrives(self, source: Party, address: str, owner: Container | None) -> None:
@@ -333,10 +256,10 @@ class _Search:
         self, source: Party, mine: Container, address: str, owner: Container | None, family: int
     ) -> None:
         if mine.host.network_mode == "none":
-            raise _No(Fact.NETWORK_NONE, remedies.recreate(self.world, mine, owner or mine), container=mine.name)
+            raise Refused(Fact.NETWORK_NONE, remedies.recreate(self.world, mine, owner or mine), container=mine.name)
         if family not in self._families(source):
             hint = remedies.meet(self.world, mine, owner, family) if owner is not None else ""
-            raise _No(Fact.FAMILY_MISMATCH, hint, source=mine.name, family=family, address=address)
+            raise Refused(Fact.FAMILY_MISMATCH, hint, source=mine.name, family=family, address=address)
         endpoint, is_direct = self._exit(mine, address, family)
         network = self.world.networks[endpoint.network_id]
         own = endpoint.ipv6 if family == 6 else endpoint.ipv4
@@ -364,15 +287,15 @@ class _Search:
                 return next(e for e in mine.endpoints if e.ifname == route.ifname), False
         internal = [n for e in mine.endpoints if e.is_joined and (n := self.world.networks[e.network_id]).is_internal]
         if not internal:
-            raise _No(Fact.NO_ROUTE, source=mine.name, family=family)
+            raise Refused(Fact.NO_ROUTE, source=mine.name, family=family)
         owner = self._owner(address)
         if owner is not None:
-            raise _No(
+            raise Refused(
                 policy.Reason.NO_SHARED_NETWORK,
                 remedies.meet(self.world, mine, owner),
                 network=", ".join(e.network_name for e in owner.endpoints),
             )
-        raise _No(
+        raise Refused(
             policy.Reason.INTERNAL_EGRESS,
             remedies.outside(self.world, mine),
             network=", ".join(n.name for n in internal),
@@ -423,10 +346,10 @@ class _Search:
         else:
             has_route = True
         if not has_route:
-            raise _No(Fact.HOST_HAS_NO_ROUTE, address=f"the outside (IPv{family})")
+            raise Refused(Fact.HOST_HAS_NO_ROUTE, address=f"the outside (IPv{family})")
         is_masked = any(rule.verdict is Verdict.MASQUERADE for rule in decided)
         if not is_masked and self.flow.target != NEIGHBOUR and address not in self.host.neighbours:
-            raise _No(Fact.NO_WAY_BACK, remedies.outside(self.world, mine), network=network.name)
+            raise Refused(Fact.NO_WAY_BACK, remedies.outside(self.world, mine), network=network.name)
         back = Packet(
             source=address, destination="" if is_masked else own, incoming=FOREIGN, outgoing=network.bridge,
             is_established=True,
@@ -438,7 +361,7 @@ class _Search:
         there = self._place(address)
         if not isinstance(there, Network):
             if there is None and family not in self.host.outside:
-                raise _No(Fact.HOST_HAS_NO_ROUTE, address=address)
+                raise Refused(Fact.HOST_HAS_NO_ROUTE, address=address)
             self._fine(Fact.NOT_OURS if there is None else Fact.HOST_ADDRESS, address=address)
             return
         subnet = there.subnet_of(family)
@@ -456,7 +379,7 @@ class _Search:
         stranger = SAMPLES[family]
         if not isinstance(there, Network):
             if source.word == OUTSIDE and address not in self.host.addresses:
-                raise _No(Fact.NO_ROUTE, source=source.word, family=family)
+                raise Refused(Fact.NO_ROUTE, source=source.word, family=family)
             self._walk(Packet(source=stranger, destination=address, incoming=FOREIGN), None, None)
             self._fine(Fact.HOST_ADDRESS, address=address)
             return
@@ -475,7 +398,7 @@ class _Search:
         for rule in decided:
             network = self.world.networks[rule.network]
             if rule.verdict is Verdict.DROP:
-                raise _No(
+                raise Refused(
                     rule.reason, remedies.rule(self.world, rule.reason, network, mine, owner), network=network.name
                 )
         return list(decided)
@@ -493,14 +416,14 @@ class _Search:
 
     def _exists(self, owner: Container | None, address: str, network: Network) -> None:
         if owner is None:
-            raise _No(
+            raise Refused(
                 Fact.ADDRESS_UNUSED, f"tsunagu network inspect {network.name}", address=address, network=network.name
             )
 
     def _forwards(self, family: int) -> None:
         if family not in self.host.forwards:
             name = "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding"
-            raise _No(Fact.FORWARDING_OFF, f"sysctl -w {name}=1", family=family)
+            raise Refused(Fact.FORWARDING_OFF, f"sysctl -w {name}=1", family=family)
 
 
 def _literal(word: str) -> str:
