@@ -146,9 +146,9 @@ class _Search:
             if source.is_host:
                 return [("127.0.0.1", target)]
             return [(address, target) for address, _ in self._special(source, HOST) or []]
-        for one, name in ((mine, source.word), (target, container.name)):
+        for one, other, name in ((mine, target, source.word), (target, mine or target, container.name)):
             if one is not None and one.host.network_mode == "none":
-                raise Refused(Fact.NETWORK_NONE, remedies.recreate(world, one, mine or target), container=name)
+                raise Refused(Fact.NETWORK_NONE, remedies.recreate(world, one, other), container=name)
         if not joined:
             raise Refused(Fact.NO_NETWORK, remedies.meet(world, mine or target, target), container=container.name)
         if mine is None or source.is_host:

@@ -158,12 +158,16 @@ class _Probe:
                 answered = await self._question(name, family)
             except (OSError, KernelFailure, dns.Malformed) as error:
                 answer = "no answer" if isinstance(error, TimeoutError) else str(error)
-                raise _Wrong(Fact.DNS_SILENT, source=self._source.name, name=name, answer=answer) from error
+                raise self._silent(name, answer) from error
             if set(answered) != wanted:
-                shown = ", ".join(answered) or "no address"
-                raise _Wrong(Fact.DNS_SILENT, source=self._source.name, name=name, answer=shown)
+                raise self._silent(name, ", ".join(answered) or "no address")
             self._note(f"the name server in {self._source.name} answers {', '.join(answered)} for {name}")
         self._clash(found)
+
+    def _silent(self, name: str, answer: str) -> _Wrong:
+        assert self._source is not None
+        hint = f"{remedies.PROGRAM} restart {self._source.name}"
+        return _Wrong(Fact.DNS_SILENT, hint, source=self._source.name, name=name, answer=answer)
 
     def _clash(self, found: lookup.Lookup) -> None:
         if len(found.holders) < 2:
@@ -310,8 +314,10 @@ class _Probe:
         if here and all(_is_loopback(one.address) for one in here):
             raise _Wrong(Fact.LOOPBACK_ONLY, self._logs(name), listeners=_shown(here), **words)
         if here:
-            again = self._again(here[0].address, port, protocol)
-            raise _Wrong(Fact.OTHER_ADDRESS, again, listeners=_shown(here), address=", ".join(addresses), **words)
+            shown = ", ".join(dict.fromkeys(one.address for one in here))
+            raise _Wrong(
+                Fact.OTHER_ADDRESS, self._elsewhere(here, name), listeners=shown, address=", ".join(addresses), **words
+            )
         others = [one for one in found if any(_takes(one.address, a) for a in addresses)]
         if other := next((one for one in others if one.port == port), None):
             again = self._again(self._flow.target, port, other.protocol)
@@ -322,6 +328,15 @@ class _Probe:
                 Fact.OTHER_PORT, self._again(self._flow.target, same[0].port, protocol), listeners=_shown(same), **words
             )
         raise _Wrong(Fact.NOT_LISTENING, self._logs(name), **words)
+
+    def _elsewhere(self, here: Sequence[Listener], name: str) -> str:
+        """Ask again at an address that is listened on and reached, by name where any of a family will do."""
+        for one in here:
+            target = self._flow.target if _is_any(one.address) and not _is_address(self._flow.target) else one.address
+            target = name if _is_any(target) else target
+            if reach(self._world, replace(self._flow, target=target)).allowed:
+                return self._again(target, one.port, one.protocol)
+        return self._logs(name)
 
     def _again(self, target: str, port: int, protocol: str) -> str:
         target = f"[{target}]" if ":" in target else target
@@ -413,9 +428,13 @@ def _shown(found: Sequence[Listener]) -> str:
     for one in rows:
         address = f"[{one.address}]" if ":" in one.address else one.address
         shown.append(
-            f"port {one.port}/{one.protocol}" if one.address in _ANY else f"{address}:{one.port}/{one.protocol}"
+            f"port {one.port}/{one.protocol}" if _is_any(one.address) else f"{address}:{one.port}/{one.protocol}"
         )
     return ", ".join(dict.fromkeys(shown))
+
+
+def _is_any(address: str) -> bool:
+    return address in _ANY
 
 
 def _port(text: str) -> tuple[int, str]:
