@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,7 @@ from tsunagu.testing.engine import EngineProcess, tsunagu_program
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
+LONGEST_TEST_SECONDS = 180
 IS_CI = bool(os.environ.get("CI"))
 # Other people's engines work on this machine: what they make and leave is not this run's.
 IS_SHARED_HOST = bool(os.environ.get("TSUNAGU_SHARED_HOST"))
@@ -29,6 +32,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that needs root says so: it fails on CI, where root is promised, and is skipped elsewhere."""
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         refuse("this test needs root: it makes network namespaces, mounts and firewall rules")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that waits for what never comes fails with where it stood, instead of holding up the whole run."""
+
+    def too_long(_signum: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"{item.name} took more than {LONGEST_TEST_SECONDS} s")
+
+    previous = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(LONGEST_TEST_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def refuse(sentence: str) -> None:

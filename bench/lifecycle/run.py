@@ -138,10 +138,10 @@ def one_round(times: Times, engine: EngineProcess, clients: list[CommandLine], f
     for cli in clients:
         # pairs of clients are timed close together, because they are compared
         times.measure(
-            f"{cli.name}: run -d", lambda cli=cli: cli("run -d --network bench-net --name c alpine sleep 3600").ok()
+            f"{cli.name}: run -d", lambda cli=cli: cli("run -d --network bench-net --name box alpine sleep 3600").ok()
         )
-        times.measure(f"{cli.name}: exec true", lambda cli=cli: cli("exec c true").ok())
-        times.measure(f"{cli.name}: rm -f", lambda cli=cli: cli("rm -f c").ok())
+        times.measure(f"{cli.name}: exec true", lambda cli=cli: cli("exec box true").ok())
+        times.measure(f"{cli.name}: rm -f", lambda cli=cli: cli("rm -f box").ok())
         times.measure(
             f"{cli.name}: run --rm true", lambda cli=cli: cli("run --rm --network bench-net alpine true").ok()
         )

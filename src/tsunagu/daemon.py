@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 from tsunagu import __version__
 from tsunagu.api.app import App
@@ -22,14 +23,17 @@ from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
+from tsunagu.rules.ports import check_default_address
 from tsunagu.services.bundles import Bundles
 from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
 from tsunagu.services.engine import Engine
 from tsunagu.services.execs import Execs
+from tsunagu.services.firewall import Firewall
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.networks import Networks
+from tsunagu.services.ports import Ports
 from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
 from tsunagu.services.sessions import Sessions
@@ -64,6 +68,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--run-dir", "--exec-root", default="", metavar="DIR", help="where sockets and namespaces are pinned"
     )
     parser.add_argument("-H", "--host", default="", metavar="unix://PATH", help="socket to serve the API on")
+    parser.add_argument(
+        "--ip", default="0.0.0.0", metavar="ADDRESS", help="where ports are published that name no address"
+    )
     parser.add_argument("-l", "--log-level", default="info", choices=["debug", "info", "warn", "error"])
     parser.add_argument("-D", "--debug", action="store_const", dest="log_level", const="debug")
     parser.add_argument("-v", "--version", action="version", version=f"Tsunagu version {__version__}")
@@ -82,7 +89,7 @@ def _instance(options: argparse.Namespace) -> Instance:
                 f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS"
             )
         socket = path
-    return Instance(root=root, run_dir=run_dir, socket=socket)
+    return Instance(root=root, run_dir=run_dir, socket=socket, bind_address=check_default_address(options.ip))
 
 
 @contextlib.contextmanager
@@ -115,15 +122,17 @@ async def _serve(instance: Instance) -> None:
     await images.open()
     await kernel.open()
     resolver = Resolver(instance)
-    networks = Networks(engine, kernel)
+    firewall = Firewall(engine, kernel)
+    networks = Networks(engine, kernel, firewall)
     bundles = Bundles(engine, images, runtime)
-    lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver)
+    lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall))
     containers = Containers(engine, images, lifecycle, bundles)
     connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)
     system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
     engine.listeners.append(resolver.publish)
+    images.on_event = partial(engine.emit, "image")
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
     await reconcile(engine, kernel, runtime, networks, bundles, lifecycle, containers, resolver)
@@ -160,6 +169,7 @@ async def _serve(instance: Instance) -> None:
         runtime.remove_parent_cgroup()
     await kernel.close()
     engine.events.close()
+    await images.close()
     engine.db.close()
 
 

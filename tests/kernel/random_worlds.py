@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
+from msgspec.structs import replace
+
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.network import (
@@ -21,18 +23,20 @@ from tsunagu.model.network import (
     EndpointConfig,
     InterfacePlan,
     Network,
+    PublishedPort,
     RoutePlan,
     SandboxPlan,
     Subnet,
 )
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
-from tsunagu.rules import gateways, policy
+from tsunagu.rules import gateways, policy, ports
 from tsunagu.rules.flows import HOST, NEIGHBOUR, OUTSIDE, Host
 from tsunagu.services.attachments import interface_plan
 from tsunagu.services.networks import bridge_plan
 from tsunagu.testing.namespaces import private_instance
 from tsunagu.wire import nft
 
+PORT = 7777  # where everybody listens; no port of the host that is published
 UPLINK = {4: "198.18.0.", 6: "fd00:ffff::"}
 MACHINES = {NEIGHBOUR: 2, OUTSIDE: 3}
 SURROUNDINGS = Host(
@@ -43,13 +47,37 @@ SURROUNDINGS = Host(
 
 
 def random_world(rng: Random) -> World:
-    """One to three networks with any options, one to four containers on any of them, or on none."""
+    """One to three networks with any options, one to four containers on any of them, or on none; most publish a port or
+    two, at all addresses of the host or at one."""
     world = World()
     for n in range(1, rng.randint(1, 3) + 1):
         world = apply(world, NetworkCreated(_network(rng, n)))
     for m in range(1, rng.randint(1, 4) + 1):
-        world = apply(world, ContainerCreated(_container(rng, world, m)))
+        container = _container(rng, world, m)
+        ways = ports.entrances(world, container)
+        published = [port for family in ways for port in _ports(rng, world, m, family)]
+        endpoints = tuple(
+            replace(endpoint, ports=placed)
+            for endpoint, placed in zip(
+                container.endpoints, ports.place(container.endpoints, ways, published).values(), strict=True
+            )
+        )
+        world = apply(world, ContainerCreated(replace(container, endpoints=endpoints)))
     return world
+
+
+def _ports(rng: Random, world: World, m: int, family: int) -> list[PublishedPort]:
+    """Ports of one family that lead to container m: numbers of its own, and one that others offer elsewhere."""
+    inside = [s.gateway for n in world.networks.values() if (s := n.subnet_of(family)) is not None]
+    everywhere, loopback = ("0.0.0.0", "127.0.0.1") if family == 4 else ("::", "")
+    places = [everywhere, everywhere, f"{UPLINK[family]}1", rng.choice(inside)] + ([loopback] if loopback else [])
+    return [
+        PublishedPort(
+            protocol=rng.choice(["tcp", "udp"]), host_ip=rng.choice(places), host_port=9000 + 10 * m + k,
+            container_port=PORT,
+        )
+        for k in range(rng.choice([0, 1, 1, 2]))
+    ]  # fmt: skip
 
 
 def _network(rng: Random, n: int) -> Network:
@@ -142,7 +170,10 @@ async def build(
             await kernel.set_up_sandbox(
                 SandboxPlan(
                     path=path,
-                    interfaces=tuple(interface_plan(world, e) for e in container.endpoints),
+                    interfaces=tuple(
+                        interface_plan(world, e, has_hairpin=any(one.ports for one in container.endpoints))
+                        for e in container.endpoints
+                    ),
                     routes=gateways.default_routes(world, container),
                 )
             )

@@ -340,7 +340,7 @@ async def test_updates_lead_where_the_whole_script_leads() -> None:
         assert sorted(listing().splitlines()) == sorted(alone.splitlines())
         firewall.apply(nft.update(policy.rules_of(one), (), it.table))
         kept = [line for line in listing().splitlines() if line not in empty.splitlines()]
-        assert not [line for line in kept if "jump" in line or "counter" in line]
+        assert not [line for line in kept if "jump" in line or "comment" in line]
 
 
 @on_private_host

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ import pytest
 
 from tsunagu.kernel import link, sysctl
 from tsunagu.kernel.network import NetworkKernel
-from tsunagu.model.errors import KernelFailure
+from tsunagu.model.errors import Conflict, KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, SandboxPlan
 from tsunagu.testing.namespaces import on_private_host, private_instance
@@ -142,7 +143,7 @@ async def test_bridge_of_somebody_else_is_used_and_kept() -> None:
 @on_private_host
 async def test_name_of_another_interface_is_refused() -> None:
     async with opened() as (kernel, _):
-        with pytest.raises(KernelFailure, match="is not a bridge"):
+        with pytest.raises(Conflict, match="is not a bridge"):
             await kernel.ensure_bridge(bridge("lo"))
 
 
@@ -464,7 +465,15 @@ async def test_forwarding_is_switched_on_once() -> None:
 
 
 @on_private_host
-async def test_ipv6_that_cannot_be_shut_off_is_a_failure() -> None:
-    """CVE-2024-32473: fail closed. The sysctl's file is missing for an interface that does not exist."""
+async def test_ipv6_that_cannot_be_shut_off_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CVE-2024-32473: fail closed, whatever the kernel's reason is."""
+
+    def refuse(path: str, value: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(sysctl, "write", refuse)
     with pytest.raises(KernelFailure, match="cannot shut IPv6 off"):
-        sysctl.write_ipv6("nosuch", has_ipv6=False)
+        sysctl.write_ipv6("lo", has_ipv6=False)
+    monkeypatch.undo()
+    with pytest.raises(KernelFailure, match="cannot enable IPv6"):
+        sysctl.write_ipv6("nosuch", has_ipv6=True)

@@ -12,12 +12,12 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
-from packets import PORT, Exchange, Probe
-from random_worlds import SURROUNDINGS, Built, build, random_world
+from packets import Exchange, Probe
+from random_worlds import PORT, SURROUNDINGS, Built, build, random_world
 
 from tsunagu.model.world import World
-from tsunagu.rules import policy
-from tsunagu.rules.flows import Flow, Reach
+from tsunagu.rules import policy, ports
+from tsunagu.rules.flows import HOST, Flow, Reach
 from tsunagu.rules.policy import Reason, Rule, Verdict
 from tsunagu.rules.reach import reach
 from tsunagu.testing.namespaces import on_private_host
@@ -37,7 +37,9 @@ def test_reach_is_true(shard: int) -> None:
     assert checked > 0 or shard >= WORLDS
 
 
-@pytest.mark.parametrize("turned", [Reason.NO_SHARED_NETWORK, Reason.ICC_OFF, Reason.OUTGOING, Reason.SAME_NETWORK])
+@pytest.mark.parametrize(
+    "turned", [Reason.NO_SHARED_NETWORK, Reason.ICC_OFF, Reason.OUTGOING, Reason.SAME_NETWORK, Reason.PUBLISHED]
+)
 def test_a_lie_is_found(turned: Reason) -> None:
     """The comparison can fail: in a kernel where the rules of one reason say the opposite, it does."""
     opposite = {Verdict.ACCEPT: Verdict.DROP, Verdict.DROP: Verdict.ACCEPT}
@@ -45,7 +47,7 @@ def test_a_lie_is_found(turned: Reason) -> None:
     for _ in range(100):
         world = random_world(rng)
         rules = [
-            replace(rule, verdict=opposite[rule.verdict]) if rule.reason is turned else rule
+            replace(rule, verdict=opposite.get(rule.verdict, rule.verdict)) if rule.reason is turned else rule
             for rule in policy.programme(world)
         ]
         if _compare(world, has_bridge_netfilter=True, rules=rules)[1]:
@@ -68,6 +70,7 @@ def _check(number: int) -> int:
 
 def _compare(world: World, *, has_bridge_netfilter: bool, rules: Sequence[Rule] | None = None) -> tuple[int, list[str]]:
     """Return the number of flows that were sent, and those about which kernel and reach disagree."""
+    host = replace(SURROUNDINGS, bridge_netfilter=frozenset({4, 6} if has_bridge_netfilter else ()))
     probes: list[Probe] = []
     said: list[Reach] = []
     reached: set[int] = set()
@@ -78,30 +81,53 @@ def _compare(world: World, *, has_bridge_netfilter: bool, rules: Sequence[Rule] 
             targets = _targets(built)
             for source in built.paths:
                 probes.extend(Probe(source, address, p) for address in targets for p in ("tcp", "udp", "icmp"))
+            probes.extend(_to_published(built))
             for one in probes:
-                flow = Flow(source=one.source, target=one.address, protocol=one.protocol, port=PORT)
-                said.append(reach(world, flow, SURROUNDINGS))
+                flow = Flow(source=one.source, target=one.address, protocol=one.protocol, port=one.port)
+                said.append(reach(world, flow, host))
             exchange = Exchange(built)
             try:
                 await exchange.open()
-                expected = [i for i, answer in enumerate(said) if answer.allowed]
+                expected = [i for i, one in enumerate(probes) if _is_expected(one, said[i])]
                 reached.update(await exchange.run(probes, expected, 10.0 if rules is None else 0.5))
             finally:
                 exchange.close()
 
     body()
     return len(probes), [
-        f"{probe.source} -> {probe.address} {probe.protocol}: "
+        f"{probe.source} -> {probe.address} port {probe.port}/{probe.protocol}: "
         f"{'arrives' if i in reached else 'does not arrive'}, but reach says {answer.reason.code}: {answer.sentence}"
         for i, (probe, answer) in enumerate(zip(probes, said, strict=True))
-        if answer.allowed != (i in reached)
+        if _is_expected(probe, answer) != (i in reached)
     ]
+
+
+def _is_expected(probe: Probe, answer: Reach) -> bool:
+    """Nobody listens on a published number but by way of the publication, so only what lands in a container arrives."""
+    return answer.allowed and (probe.port == PORT or bool(answer.landing))
 
 
 def _targets(built: Built) -> list[str]:
     """Everybody's addresses, and one on each network that nobody has."""
     found = [address for word in built.paths for address in built.addresses(word)]
     return found + [f"{s.gateway}99" for n in built.world.networks.values() for s in n.subnets]
+
+
+def _to_published(built: Built) -> list[Probe]:
+    """From everybody to every published port at every address of the host, and at the loopback addresses."""
+    published = {
+        (port.family, port.protocol, port.host_port)
+        for container in built.world.containers.values()
+        for endpoint in container.endpoints
+        for port in endpoint.ports
+    }
+    return [
+        Probe(source, address, protocol, number)
+        for source in built.paths
+        for address in [*built.addresses(HOST), "127.0.0.1", "::1"]
+        for family, protocol, number in sorted(published)
+        if (":" in address) == (family == 6)
+    ]
 
 
 def _describe(world: World) -> str:
@@ -111,7 +137,11 @@ def _describe(world: World) -> str:
     ]
     lines += [
         f"container {c.name}: "
-        + ", ".join(f"{e.network_name} {e.ipv4} {e.ipv6} priority={e.config.gw_priority}" for e in c.endpoints)
+        + ", ".join(
+            f"{e.network_name} {e.ipv4} {e.ipv6} priority={e.config.gw_priority} "
+            + " ".join(f"{ports.describe(p.host_ip, p.host_port)}/{p.protocol}" for p in e.ports)
+            for e in c.endpoints
+        )
         for c in world.containers.values()
     ]
     return "\n".join(lines)

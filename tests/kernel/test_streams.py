@@ -13,7 +13,7 @@ import pytest
 from kernel.boxes import Boxes, Client, boxes
 from tsunagu.kernel import cgroups
 from tsunagu.kernel.runtime import RuntimeFailed
-from tsunagu.model.errors import NotFound
+from tsunagu.model.errors import Conflict, NotFound
 from tsunagu.services import logs, streams
 from tsunagu.services.streams import AttachEnd
 
@@ -346,7 +346,7 @@ def test_the_container_ends_while_an_exec_runs() -> None:
         assert (await b.runtime.wait(process, "box")).code == 137
         await b.runtime.delete("box")
         assert (await output)[0] == 137
-        with pytest.raises(Exception, match="OCI runtime exec failed"):
+        with pytest.raises(Conflict, match="container box is not running"):
             await b.exec("box", "late", "true")
         await b.runtime.delete("box")
 

@@ -39,8 +39,9 @@ class Connection:
         self.file = sock.makefile("rb")
 
     def answer(self, status: int, body: object = None, content_type: str = "application/json") -> None:
+        """One whole answer. The API version in it is what Docker's client takes from a ping."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\n"
+        head = f"HTTP/1.1 {status} X\r\nApi-Version: 1.51\r\nContent-Type: {content_type}\r\n"
         if status not in (204, 304):
             head += f"Content-Length: {len(data)}\r\n"
         self.sock.sendall(head.encode() + b"\r\n" + data)
@@ -157,8 +158,11 @@ def _read(connection: Connection) -> Request | None:
     elif "content-length" in headers:
         body = connection.file.read(int(headers["content-length"]))
     path, _, query = target.partition("?")
-    assert path.startswith("/v1."), path
-    return Request(method, "/" + path.split("/", 2)[2], query, headers, body)
+    if path.startswith("/v1."):
+        path = "/" + path.split("/", 2)[2]
+    else:
+        assert path == "/_ping", path  # the one request that Docker's client sends without a version
+    return Request(method, path, query, headers, body)
 
 
 class Result(NamedTuple):

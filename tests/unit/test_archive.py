@@ -1,4 +1,4 @@
-"""Test images are docker-save archives that any tool reads: one blob for a layer that images share, digests that fit."""
+"""Test images are docker-save archives that any tool reads: shared layers written once, digests that fit."""
 
 from __future__ import annotations
 

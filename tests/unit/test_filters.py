@@ -17,9 +17,17 @@ def test_unknown_filters_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("filters", "expected"),
-    [({}, True), ({"label": ["a"]}, True), ({"label": ["a=1"]}, True), ({"label": ["a=2"]}, False), ({"label": ["b"]}, False),
-     ({"label!": ["b"]}, True), ({"label!": ["a=1"]}, False), ({"label": ["a"], "label!": ["a=2"]}, True)],
-)  # fmt: skip
+    [
+        ({}, True),
+        ({"label": ["a"]}, True),
+        ({"label": ["a=1"]}, True),
+        ({"label": ["a=2"]}, False),
+        ({"label": ["b"]}, False),
+        ({"label!": ["b"]}, True),
+        ({"label!": ["a=1"]}, False),
+        ({"label": ["a"], "label!": ["a=2"]}, True),
+    ],
+)
 def test_labels(filters: dict[str, list[str]], expected: bool) -> None:
     assert matches_labels({"a": "1"}, filters) is expected
 

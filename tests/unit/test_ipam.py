@@ -274,3 +274,23 @@ def test_speed_does_not_depend_on_the_size_of_the_pools() -> None:
     taken = [f"10.{a}.{b}.0/24" for a, b in itertools.product(range(12), range(256))]
     assert ipam.choose_subnet(["10.0.0.0/8"], 24, taken) == "10.12.0.0/24"
     assert ipam.choose_subnet(["fd00::/8"], 64, ["fd00::/9"]) == "fd80::/64"
+
+
+@pytest.mark.parametrize(
+    ("subnet", "kind"),
+    [
+        ("0.0.0.0/8", "unspecified"),
+        ("127.0.0.0/8", "loopback"),
+        ("224.0.0.0/24", "multicast"),
+        ("255.255.255.0/24", "broadcast"),
+        ("0.0.0.0/0", "unspecified"),
+        ("::1/128", "loopback"),
+        ("::/0", "loopback"),
+        ("fe80::/64", "link-local"),
+        ("ff02::/64", "multicast"),
+        ("::ffff:10.1.0.0/120", "IPv4-mapped"),
+    ],
+)
+def test_subnets_that_no_container_can_use(subnet: str, kind: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"{kind} addresses cannot be a container's"):
+        ipam.check_subnets((Subnet(subnet=subnet),), enable_ipv6=True, taken=())

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tsunagu.model.container import Config, Container, HostConfig
 from tsunagu.model.errors import InvalidParameter
-from tsunagu.model.network import ICC, MASQUERADE, Network, Subnet
-from tsunagu.model.world import NetworkCreated, World, apply
+from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import policy
 from tsunagu.wire import nft
 
@@ -119,5 +120,87 @@ def test_a_name_that_nft_could_misread_is_refused(name: str) -> None:
 def test_every_rule_has_a_counter_and_its_reason() -> None:
     rules = programme(network(1, ("ipv6", "no-icc")), network(2, ("internal",)))
     lines = [line for line in nft.script(rules, "t").splitlines() if "comment" in line]
-    assert len(lines) == len(rules)
+    # what is published has a line for each family
+    assert len(lines) == len(rules) + len([r for r in rules if r.frame is policy.Frame.PUBLISHED])
     assert all(" counter " in f" {line.strip()} " for line in lines)
+
+
+# ---- published ports
+
+
+def published(n: int, *ports: PublishedPort) -> Container:
+    """A container on network 1 with the address .n, and these ports."""
+    endpoint = Endpoint(
+        config=EndpointConfig(network="n1"), id=f"{n:x}" * 64, network_id="1" * 64, network_name="n1",
+        ipv4=f"10.1.0.{n}", ipv6=f"fd00:1::{n}", ports=ports,
+    )  # fmt: skip
+    return Container(
+        id=f"{n:x}" * 64, name=f"c{n}", created=1, image_id="", path="x", args=(), config=Config(), host=HostConfig(),
+        endpoints=(endpoint,),
+    )  # fmt: skip
+
+
+def port(host_ip: str, host_port: int, container_port: int, protocol: str = "tcp") -> PublishedPort:
+    return PublishedPort(protocol=protocol, host_ip=host_ip, host_port=host_port, container_port=container_port)
+
+
+def with_ports(networks: list[Network], *containers: Container) -> tuple[policy.Rule, ...]:
+    world = World()
+    for one in networks:
+        world = apply(world, NetworkCreated(one))
+    for container in containers:
+        world = apply(world, ContainerCreated(container))
+    return policy.programme(world)
+
+
+WEB = published(
+    2,
+    port("0.0.0.0", 8080, 80), port("::", 8080, 80), port("127.0.0.1", 8081, 80), port("0.0.0.0", 53, 53, "udp"),
+    port("192.0.2.1", 8080, 81),
+)  # fmt: skip
+
+
+def test_published_ports() -> None:
+    compare("published", nft.script(with_ports([network(1, ("ipv6",))], WEB), "tsunagu"))
+
+
+def test_an_update_publishes_and_withdraws_one_port_whatever_else_there_is() -> None:
+    other = published(3, port("0.0.0.0", 9090, 80))
+    few, many = [network(1, ("ipv6",))], [network(n, ("ipv6",)) for n in range(1, 15)]
+    more = [published(n, port("0.0.0.0", 9000 + n, 80)) for n in range(4, 15)]
+    texts = [
+        nft.update(with_ports(networks, WEB, *rest), with_ports(networks, WEB, *rest, other), "tsunagu")
+        for networks, rest in ((few, []), (many, more))
+    ]
+    assert texts[0] == texts[1]
+    compare("update-publish", texts[0])
+    compare("update-withdraw", nft.update(with_ports(few, WEB, other), with_ports(few, WEB), "tsunagu"))
+
+
+def test_a_port_that_leads_elsewhere_is_replaced_in_one_transaction() -> None:
+    before, after = published(2, port("0.0.0.0", 80, 80)), published(2, port("0.0.0.0", 80, 81))
+    lines = nft.update(with_ports([network(1)], before), with_ports([network(1)], after), "t").splitlines()
+    assert "delete element inet t arriving_any4 { tcp . 80 }" in lines
+    assert "add element inet t arriving_any4 { tcp . 80 : 10.1.0.2 . 81 }" in lines
+    assert lines.index("delete element inet t own_any4 { tcp . 80 }") < lines.index(
+        "add element inet t own_any4 { tcp . 80 : 10.1.0.2 . 81 }"
+    )
+
+
+def test_two_host_ports_for_one_container_port_share_one_entrance() -> None:
+    one, two = port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 80)
+    text = nft.update(
+        with_ports([network(1)], published(2, one, two)), with_ports([network(1)], published(2, one)), "t"
+    )
+    assert "arriving_any4 { tcp . 81 }" in text
+    assert "published4" not in text
+
+
+@pytest.mark.parametrize("address", ["10.1.0.2 }; flush ruleset", "x", ""])
+def test_an_address_that_nft_could_misread_is_refused(address: str) -> None:
+    rule = policy.Rule(
+        hook=policy.Hook.OWN, network="1" * 64, bridge="b", verdict=policy.Verdict.TRANSLATE,
+        reason=policy.Reason.PUBLISHED, port=port("0.0.0.0", 80, 80), target=address,
+    )  # fmt: skip
+    with pytest.raises(InvalidParameter):
+        nft.script([rule], "t")

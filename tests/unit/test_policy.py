@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from tsunagu.model.network import ICC, MASQUERADE, Network, Subnet
-from tsunagu.model.world import NetworkCreated, World, apply
+from tsunagu.model.container import Config, Container, HostConfig
+from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.rules import policy
 from tsunagu.rules.policy import Frame, Hook, Peer, Reason, Rule, Verdict
 
@@ -29,7 +30,9 @@ def world(*networks: Network) -> World:
     return it
 
 
-def decide(it: World, incoming: str, outgoing: str, *, is_established: bool = False) -> Reason | None:
+def decide(
+    it: World, incoming: str, outgoing: str, *, is_established: bool = False, is_translated: bool = False
+) -> Reason | None:
     """What the forward hooks decide for a packet between two interfaces; None: not ours."""
     ours = {n.bridge for n in it.networks.values()}
     for rule in policy.programme(it):
@@ -43,7 +46,8 @@ def decide(it: World, incoming: str, outgoing: str, *, is_established: bool = Fa
             Peer.OURS: other in ours,
             Peer.FOREIGN: other not in ours | {"lo"},
         }[rule.peer]
-        if mine == rule.bridge and matches and (rule.frame is not Frame.ESTABLISHED or is_established):
+        frames = {Frame.ANY: True, Frame.ESTABLISHED: is_established, Frame.PUBLISHED: is_translated}
+        if mine == rule.bridge and matches and frames[rule.frame]:
             return rule.reason
     return None
 
@@ -90,9 +94,82 @@ def test_icc_off_in_both_places(is_internal: bool) -> None:
     ],
 )
 def test_masquerade(settings: dict[str, object], masqueraded: list[str]) -> None:
-    rules = [r for r in policy.rules_of(network(1, **settings)) if r.verdict is Verdict.MASQUERADE]
+    rules = [r for r in policy.rules_of(network(1, **settings)) if r.hook is Hook.POSTROUTING]
+    assert all(r.verdict is Verdict.MASQUERADE for r in rules)
     assert [r.prefix for r in rules] == masqueraded
     assert all(r.peer is Peer.OTHER for r in rules)
+
+
+@pytest.mark.parametrize(
+    ("settings", "prefixes"),
+    [
+        ({}, ["127.0.0.0/8", "10.1.0.0/24"]),
+        ({"enable_ipv6": True}, ["127.0.0.0/8", "10.1.0.0/24", "fd00:1::/64"]),
+        ({"options": {MASQUERADE: "false"}}, ["127.0.0.0/8", "10.1.0.0/24"]),
+        ({"is_internal": True}, []),
+    ],
+)
+def test_hairpin_connections_come_back_through_the_host(settings: dict[str, object], prefixes: list[str]) -> None:
+    rules = [r for r in policy.rules_of(network(1, **settings)) if r.hook is Hook.HAIRPIN]
+    assert [(r.prefix, r.verdict) for r in rules] == [(prefix, Verdict.MASQUERADE) for prefix in prefixes]
+
+
+def test_published_ports_are_let_in_from_everywhere_but_internal_networks() -> None:
+    for one in (network(1), network(1, options={ICC: "false"})):
+        it = world(one, network(2), network(3, is_internal=True))
+        for source in ("b1", "b2", "eth0"):
+            assert decide(it, source, "b1", is_translated=True) is Reason.PUBLISHED
+        assert decide(it, "b3", "b1", is_translated=True) is Reason.INTERNAL_EGRESS
+        assert decide(it, "eth0", "b3", is_translated=True) is Reason.INTERNAL_INGRESS
+        assert decide(it, "b1", "b1", is_established=True) is Reason.ESTABLISHED
+
+
+def endpoint(n: int, *ports: PublishedPort) -> Endpoint:
+    return Endpoint(
+        config=EndpointConfig(network=f"n{n}"), id="e" * 64, network_id=f"{n:x}" * 64, network_name=f"n{n}",
+        ipv4=f"10.{n}.0.2", ipv6=f"fd00:{n}::2", ports=ports,
+    )  # fmt: skip
+
+
+def port(host_ip: str, number: int, target: int = 80, protocol: str = "tcp") -> PublishedPort:
+    return PublishedPort(protocol=protocol, host_ip=host_ip, host_port=number, container_port=target)
+
+
+def container(*endpoints: Endpoint) -> Container:
+    return Container(
+        id="c" * 64, name="c", created=1, image_id="", path="x", args=(), config=Config(), host=HostConfig(),
+        endpoints=endpoints,
+    )  # fmt: skip
+
+
+def test_published_ports_are_rules_at_two_hooks_and_loopback_ones_at_one() -> None:
+    ports = (port("0.0.0.0", 8080), port("::", 8080), port("127.0.0.1", 8081, protocol="udp"), port("192.0.2.1", 8080))
+    it = apply(world(network(1, enable_ipv6=True)), ContainerCreated(container(endpoint(1, *ports))))
+    found = [r for r in policy.programme(it) if r.verdict is Verdict.TRANSLATE]
+    assert all(r.container == "c" * 64 and r.network == "1" * 64 and r.reason is Reason.PUBLISHED for r in found)
+    at = {hook: [(r.port.host_ip, r.target) for r in found if r.hook is hook and r.port] for hook in Hook}
+    everywhere = [("0.0.0.0", "10.1.0.2"), ("::", "fd00:1::2")]
+    # one address of the host is asked before all of them
+    assert at[Hook.PUBLISHED] == [("192.0.2.1", "10.1.0.2"), *everywhere]
+    assert at[Hook.OWN] == [("127.0.0.1", "10.1.0.2"), ("192.0.2.1", "10.1.0.2"), *everywhere]
+    assert list(dict.fromkeys(r.hook for r in policy.programme(it))) == sorted(
+        {r.hook for r in policy.programme(it)}, key=list(Hook).index
+    )
+
+
+def test_nothing_is_published_on_an_internal_network() -> None:
+    it = apply(world(network(1, is_internal=True)), ContainerCreated(container(endpoint(1, port("0.0.0.0", 80)))))
+    assert not [r for r in policy.programme(it) if r.verdict is Verdict.TRANSLATE]
+
+
+def test_rules_of_a_published_port_are_kept_and_follow_the_endpoint() -> None:
+    first, second = endpoint(1, port("0.0.0.0", 80)), endpoint(1, port("0.0.0.0", 81))
+    it = apply(world(network(1)), ContainerCreated(container(first)))
+    before = policy.programme(it)
+    assert all(a is b for a, b in zip(before, policy.programme(it), strict=True))
+    after = policy.programme(apply(it, EndpointsChanged("c" * 64, (second,))))
+    assert {r.port.host_port for r in after if r.port} == {81}
+    assert not [r for r in policy.programme(apply(it, EndpointsChanged("c" * 64, ()))) if r.port]
 
 
 def test_direct_routing_is_dropped_for_every_family_that_the_network_has() -> None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
-from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, Subnet
+from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import walk
 from tsunagu.rules.flows import Flow, Host, Reach, Unknown
@@ -24,10 +24,13 @@ PROBED = {
     Fact.DNS_SILENT, Fact.SHARED_NAME, Fact.NOT_LISTENING, Fact.LOOPBACK_ONLY, Fact.OTHER_ADDRESS, Fact.OTHER_PORT,
     Fact.OTHER_PROTOCOL, Fact.MTU_MISMATCH, Fact.REFUSED, Fact.UNANSWERED,
 }  # fmt: skip
-# Explained already, and a rule once ports can be published.
-COMING = {"published", "hairpin", "host-loopback"}
+# Explained already, and no rule yet.
+COMING: set[str] = set()
 # Rules that decide about packets no flow consists of, or that never decide alone.
-SILENT = {Reason.ROUTER_ADVERTISEMENT, Reason.MASQUERADE, Reason.ESTABLISHED}
+# No sandbox sends to 127.0.0.0/8 beyond itself: only forged packets meet host-loopback.
+SILENT = {
+    Reason.ROUTER_ADVERTISEMENT, Reason.MASQUERADE, Reason.ESTABLISHED, Reason.HAIRPIN, Reason.HOST_LOOPBACK,
+}  # fmt: skip
 
 
 class Builder:
@@ -84,6 +87,15 @@ class Builder:
             endpoints=tuple(endpoints), state=State(status=status),
         )  # fmt: skip
         self.world = apply(self.world, ContainerCreated(container))
+        return self
+
+    def publishes(self, name: str, host_ip: str = "0.0.0.0", host_port: int = 80) -> Builder:
+        """Publish port 8080 of a container's first network."""
+        container = self.world.container(name)
+        port = PublishedPort(protocol="tcp", host_ip=host_ip, host_port=host_port, container_port=8080)
+        first, *others = container.endpoints
+        changed = replace(container, endpoints=(replace(first, ports=(*first.ports, port)), *others))
+        self.world = replace(self.world, containers={**self.world.containers, changed.id: changed})
         return self
 
     def asks(self, source: str, target: str, host: Host | None = None) -> Reach:
@@ -171,6 +183,22 @@ CASES: tuple[Case, ...] = (
         " && tsunagu network disconnect app a",
     ),
     (Reason.DIRECT_ROUTING, lambda: two().asks("neighbour", "b"), ""),
+    (Reason.DIRECT_ROUTING, lambda: two().publishes("b").asks("neighbour", "b"), ""),
+    (Reason.PUBLISHED, lambda: apart().publishes("b").asks("a", "host"), ""),
+    (Reason.PUBLISHED, lambda: two(options={ICC: "false"}).publishes("b").asks("a", "gateway"), ""),
+    (Reason.PUBLISHED, lambda: two().publishes("a").asks("a", "gateway"), ""),
+    (Reason.PUBLISHED, lambda: two().publishes("b", "127.0.0.1").asks("host", "127.0.0.1"), ""),
+    (Reason.PUBLISHED, lambda: two().publishes("b").asks("outside", "192.0.2.9", Host(addresses=("192.0.2.9",))), ""),
+    (Fact.HOST_ADDRESS, lambda: two().publishes("b", host_port=81).asks("a", "gateway"), ""),
+    (Fact.HOST_ADDRESS, lambda: two().publishes("b", "127.0.0.1").asks("a", "gateway"), ""),
+    (
+        Reason.INTERNAL_EGRESS,
+        lambda: (
+            Builder().network("app").network("in", is_internal=True).container("a", "in").container("b", "app")
+            .publishes("b").asks("a", "gateway")
+        ),
+        "tsunagu network connect app a",
+    ),
     (Reason.INTERNAL_INGRESS, lambda: two(is_internal=True).asks("neighbour", "b"), "tsunagu network connect bridge b"),
 )  # fmt: skip
 
@@ -204,6 +232,20 @@ def test_every_reason_is_explained() -> None:
 
 def test_the_walk_knows_every_hook() -> None:
     assert sorted(hook.name for stage in walk.STAGES for hook in stage) == sorted(hook.name for hook in Hook)
+
+
+def test_a_published_port_leads_to_the_container() -> None:
+    it = apart().publishes("b")
+    answer = it.asks("a", "gateway")
+    assert (answer.landing, answer.landing_port) == ("10.2.0.3", 8080)
+    assert answer.holders == (it.world.container("b").id,)
+    assert answer.addresses == ("10.1.0.1",)
+
+
+def test_bridge_netfilter_keeps_a_neighbours_translated_packet_on_the_bridge() -> None:
+    host = Host(bridge_netfilter=frozenset({4}))
+    assert two(options={ICC: "false"}).publishes("b").asks("a", "gateway", host).reason is Reason.ICC_OFF
+    assert two().publishes("b").asks("a", "gateway", host).reason is Reason.PUBLISHED
 
 
 def test_unknown_source() -> None:

@@ -13,6 +13,7 @@ from tsunagu.api.globs import matches
 from tsunagu.api.schema import endpoint_config, exec_create, network_create
 from tsunagu.api.schema_container import LATER, SHM_SIZE, bind_mount_sources, container_create
 from tsunagu.api.times import parse_time
+from tsunagu.model.container import PortBinding
 from tsunagu.model.errors import EngineError, InvalidParameter, NotSupported
 from tsunagu.model.network import EndpointConfig, Subnet
 
@@ -86,9 +87,6 @@ def test_commands_as_text_or_list() -> None:
         (with_host(Ulimits=[{"Name": "nofile", "Soft": 1, "Hard": 1}]), "HostConfig.Ulimits"),
         (with_host(VolumesFrom=["x"]), "HostConfig.VolumesFrom"),
         (with_host(RestartPolicy={"Name": "always"}), "HostConfig.RestartPolicy"),
-        (with_host(PortBindings={"80/tcp": [{"HostPort": "80"}]}), "HostConfig.PortBindings"),
-        (with_host(PortBindings={"80/tcp": []}), "HostConfig.PortBindings"),
-        (with_host(PublishAllPorts=True), "HostConfig.PublishAllPorts"),
         (with_host(IpcMode="container:x"), "HostConfig.IpcMode container:x"),
         (with_host(PidMode="container:x"), "HostConfig.PidMode container:x"),
         (with_host(Mounts=[{"Type": "volume", "Target": "/d"}]), "HostConfig.Mounts[0].Type volume"),
@@ -113,8 +111,6 @@ def test_unsupported_fields_are_refused_by_name(body: dict[str, Any], name: str)
 def test_every_later_field_is_really_refused() -> None:
     samples: dict[str, Any] = {
         "Volumes": {"/d": {}},
-        "PortBindings": {"80/tcp": [{}]},
-        "PublishAllPorts": True,
         "RestartPolicy": {"Name": "always"},
     }
     for path in LATER:
@@ -165,6 +161,17 @@ def test_wrong_types_are_the_callers_fault(body: dict[str, Any]) -> None:
 def test_exposed_ports_get_their_protocol() -> None:
     config, _, _ = container_create({"Image": "x", "ExposedPorts": {"80": {}, "53/udp": {}, "90-92/tcp": None}})
     assert sorted(config.exposed_ports) == ["53/udp", "80/tcp", "90-92/tcp"]
+
+
+def test_published_ports_are_kept_as_they_were_asked_for_and_exposed() -> None:
+    bindings = {"80": [{"HostPort": "8080"}, {"HostIp": "::"}], "53/udp": [], "90/tcp": None}
+    config, host, _ = container_create(with_host(PortBindings=bindings, PublishAllPorts=True))
+    assert host.port_bindings == {
+        "80/tcp": (PortBinding(host_port="8080"), PortBinding(host_ip="::")), "53/udp": (), "90/tcp": (),
+    }  # fmt: skip
+    assert host.publish_all_ports
+    assert sorted(config.exposed_ports) == ["53/udp", "80/tcp", "90/tcp"]
+    assert container_create({"Image": "x"}).host.port_bindings is None
 
 
 def test_mounts_become_binds_and_tmpfs() -> None:

@@ -96,3 +96,29 @@ def test_it_is_computed_once_per_capability_set() -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InvalidParameter, match="Decoding seccomp profile failed"):
         filter_profile(text, capabilities=frozenset(), architecture="x86_64", kernel=(6, 1))
+
+
+@pytest.mark.parametrize("name", ["unshare", "setns", "mount", "clone3", "keyctl", "pivot_root", "syslog"])
+def test_default_refuses_what_dockers_refuses(name: str) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["read", "clone", name], "action": "SCMP_ACT_ALLOW"}],
+    }
+
+    def rules(*capabilities: str, is_default: bool = True) -> Any:
+        return filter_profile(
+            json.dumps(profile),
+            capabilities=frozenset(capabilities),
+            architecture="x86_64",
+            kernel=(6, 1),
+            is_default=is_default,
+        )
+
+    assert actions(rules(), name) == ["SCMP_ACT_ERRNO"]
+    assert actions(rules(), "read") == ["SCMP_ACT_ALLOW"]
+    clone = [rule for rule in rules()["syscalls"] if "clone" in rule["names"]]
+    assert [(rule["action"], rule["args"][0]["op"]) for rule in clone] == [("SCMP_ACT_ALLOW", "SCMP_CMP_MASKED_EQ")]
+    # a profile that the user chose is taken as it is
+    assert actions(rules(is_default=False), name) == ["SCMP_ACT_ALLOW"]
+    granted = actions(rules("CAP_SYS_ADMIN", "CAP_SYSLOG"), name)
+    assert granted == (["SCMP_ACT_ERRNO"] if name in ("keyctl", "pivot_root") else ["SCMP_ACT_ALLOW"])

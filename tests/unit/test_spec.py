@@ -138,9 +138,17 @@ def test_a_taken_name_names_its_holder() -> None:
 
 @pytest.mark.parametrize(
     ("bind", "kind"),
-    [("/a:/b", None), ("/a:/b:ro", None), ("vol:/b", NotSupported), ("/a", InvalidParameter), ("/a:b", InvalidParameter),
-     ("/a:/", InvalidParameter), (":/b", InvalidParameter), ("/a:/b:ro:x", InvalidParameter)],
-)  # fmt: skip
+    [
+        ("/a:/b", None),
+        ("/a:/b:ro", None),
+        ("vol:/b", NotSupported),
+        ("/a", InvalidParameter),
+        ("/a:b", InvalidParameter),
+        ("/a:/", InvalidParameter),
+        (":/b", InvalidParameter),
+        ("/a:/b:ro:x", InvalidParameter),
+    ],
+)
 def test_binds(bind: str, kind: type[EngineError] | None) -> None:
     if kind is None:
         spec.check_binds([bind])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tsunagu.api.container_list import select
 from tsunagu.api.filters import Filters
 from tsunagu.api.routes.system import _is_wanted
 from tsunagu.api.views import ZERO_TIME, human_duration, parse_rfc3339, rfc3339
@@ -17,11 +18,12 @@ from tsunagu.api.views_container import command_text, container_json, status_tex
 from tsunagu.api.views_image import image_json, image_summary_json
 from tsunagu.api.views_network import endpoint_json, network_json
 from tsunagu.api.views_system import event_json, info_json, version_json
-from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.container import Config, Container, HostConfig, PortBinding, State, Status
+from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.image import Image
 from tsunagu.model.instance import Instance
-from tsunagu.model.network import Endpoint, EndpointConfig, Network, Subnet
-from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
+from tsunagu.model.network import Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.services.events import EngineEvent
 
 SECOND = 1_000_000_000
@@ -354,3 +356,59 @@ def test_event_lines() -> None:
 )
 def test_event_filters(filters: dict[str, list[str]], happened: EngineEvent, expected: bool) -> None:
     assert _is_wanted(happened, Filters(filters)) is expected
+
+
+def test_published_ports_in_inspect_and_list() -> None:
+    world, container = make_world()
+    ports = (
+        PublishedPort(protocol="tcp", host_ip="::", host_port=8080, container_port=80),
+        PublishedPort(protocol="tcp", host_ip="0.0.0.0", host_port=8080, container_port=80),
+        PublishedPort(protocol="udp", host_ip="127.0.0.1", host_port=5353, container_port=53),
+    )
+    endpoint = replace(container.endpoints[0], ports=ports)
+    container = replace(
+        container,
+        endpoints=(endpoint,),
+        config=replace(container.config, exposed_ports={"80/tcp": {}, "443-444/tcp": {}, "$PORT/tcp": {}}),
+        host=replace(container.host, port_bindings={"80/tcp": (PortBinding(host_port="8080"),), "53/udp": ()}),
+    )
+    shown = container_json(world, container, INSTANCE, exec_ids=(), log_path="", sizes=None)
+    assert list(shown["NetworkSettings"]["Ports"].items()) == [
+        ("443/tcp", None),
+        ("444/tcp", None),
+        ("53/udp", [{"HostIp": "127.0.0.1", "HostPort": "5353"}]),
+        ("80/tcp", [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]),
+    ]
+    assert shown["HostConfig"]["PortBindings"] == {"53/udp": [], "80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
+    listed = summary_json(world, container, "nginx", NOW, None)
+    assert listed["Ports"] == [
+        {"IP": "127.0.0.1", "PrivatePort": 53, "PublicPort": 5353, "Type": "udp"},
+        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+        {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+        {"PrivatePort": 443, "Type": "tcp"},
+        {"PrivatePort": 444, "Type": "tcp"},
+    ]
+    stopped = replace(container, endpoints=(replace(endpoint, ports=()),), state=State())
+    shown = container_json(world, stopped, INSTANCE, exec_ids=(), log_path="", sizes=None)
+    assert shown["NetworkSettings"]["Ports"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_shown"),
+    [
+        ("publish", "8080", True), ("publish", "8000-9000/tcp", True), ("publish", "80", False),
+        ("publish", "8080/udp", False), ("expose", "80", True), ("expose", "80/udp", False), ("expose", "1-99", True),
+    ],
+)  # fmt: skip
+def test_filters_by_port(name: str, value: str, is_shown: bool) -> None:
+    world, container = make_world()
+    port = PublishedPort(protocol="tcp", host_ip="0.0.0.0", host_port=8080, container_port=80)
+    world = apply(world, EndpointsChanged(WEB, (replace(container.endpoints[0], ports=(port,)),)))
+    shown = select(world, None, Filters({name: [value]}), shows_all=True, limit=0)  # type: ignore[arg-type]
+    assert bool(shown) is is_shown
+
+
+@pytest.mark.parametrize("name", ["publish", "expose"])
+def test_filters_by_something_that_is_no_port(name: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"invalid filter '{name}'"):
+        select(make_world()[0], None, Filters({name: ["x"]}), shows_all=True, limit=0)  # type: ignore[arg-type]

@@ -58,9 +58,9 @@ def test_a_prefix_of_two_ids_is_refused_and_an_unknown_word_not_found() -> None:
     world = build()
     with pytest.raises(NotFound, match="Multiple IDs found with provided prefix: aa"):
         world.container("aa")
-    with pytest.raises(NotFound, match="^No such container: nosuch$"):
+    with pytest.raises(NotFound, match=r"^No such container: nosuch$"):
         world.container("nosuch")
-    with pytest.raises(NotFound, match="^network nosuch not found$"):
+    with pytest.raises(NotFound, match=r"^network nosuch not found$"):
         world.network("nosuch")
     with pytest.raises(NotFound):
         world.container("")

@@ -281,6 +281,8 @@ class Connection(asyncio.Protocol, Channel):
         self._is_closing = True
         if self._task is None:
             self._close()
+        elif self._is_dispatched and not self._http.has_whole_request:
+            self._fail_body(ConnectionResetError("the engine stops"))  # the rest of an upload may never come
         elif self._hijacked is not None or (self._request is not None and self._request.is_cancellable):
             self._task.cancel()
         return self._task

@@ -8,6 +8,7 @@ from tsunagu.model.container import Container, Status
 from tsunagu.model.errors import InvalidParameter, NotFound
 from tsunagu.model.image import Image
 from tsunagu.model.world import World
+from tsunagu.rules import ports
 
 from .filters import Filters
 
@@ -45,6 +46,7 @@ def _filtered(world: World, images: ImageFinder, filters: Filters, chosen: list[
         for word in filters.get(bound, ()):
             created = world.container(word).created
             chosen = [c for c in chosen if (c.created < created if bound == "before" else c.created > created)]
+    exposed, published = (_ports(name, filters) for name in ("expose", "publish"))
     ancestors = _ancestors(images, filters)
     return [
         c
@@ -57,8 +59,8 @@ def _filtered(world: World, images: ImageFinder, filters: Filters, chosen: list[
         and filters.flag("is-task", default=False) is False
         and (not exit_codes or (c.state.status is Status.EXITED and c.state.exit_code in exit_codes))
         and _is_on_network(c, filters)
-        and _has_port(c, filters.get("expose", ()))
-        and not filters.get("publish")  # nothing is published by this version
+        and _exposes(c, exposed)
+        and _publishes(c, published)
         and _has_volume(c, filters)
         and (ancestors is None or _descends(images, c, ancestors))
     ]
@@ -83,11 +85,22 @@ def _is_on_network(container: Container, filters: Filters) -> bool:
     )
 
 
-def _has_port(container: Container, wanted: list[str] | tuple[()]) -> bool:
-    if not wanted:
-        return True
-    exposed = {spec.removesuffix("/tcp") for spec in container.config.exposed_ports}
-    return any(word.removesuffix("/tcp") in exposed for word in wanted)
+def _ports(name: str, filters: Filters) -> set[tuple[int, str]]:
+    """The ports that a filter names ("80", "80/udp", "80-90/tcp"); raises InvalidParameter."""
+    try:
+        return {port for spec in filters.get(name, ()) for port in ports.spread(spec)}
+    except InvalidParameter as error:
+        raise InvalidParameter(f"invalid filter '{name}': {error.message}") from None
+
+
+def _exposes(container: Container, wanted: set[tuple[int, str]]) -> bool:
+    return not wanted or not wanted.isdisjoint(ports.exposed(container.config.exposed_ports))
+
+
+def _publishes(container: Container, wanted: set[tuple[int, str]]) -> bool:
+    """Docker compares with the ports of the host."""
+    found = {(port.host_port, port.protocol) for endpoint in container.endpoints for port in endpoint.ports}
+    return not wanted or not wanted.isdisjoint(found)
 
 
 def _has_volume(container: Container, filters: Filters) -> bool:

@@ -23,8 +23,6 @@ SHM_SIZE = 64 << 20  # Docker's default, bytes
 # Fields the model has and the engine does not act on yet: path, what to do instead.
 LATER = {
     "Volumes": "bind a host directory with -v /host/path:/path, or use --tmpfs",
-    "HostConfig.PortBindings": "containers on one network reach each other without published ports",
-    "HostConfig.PublishAllPorts": "containers on one network reach each other without published ports",
     "HostConfig.RestartPolicy": "leave out --restart",
 }
 
@@ -68,7 +66,9 @@ def container_create(body: Object) -> ContainerCreate:
     )
     if config.volumes:
         raise _later("Volumes")
-    config = replace(config, exposed_ports={_port(spec): {} for spec in config.exposed_ports}, volumes=None)
+    # what is published is exposed too (Docker's clients send both)
+    exposed = [*config.exposed_ports, *(host.port_bindings or {})]
+    config = replace(config, exposed_ports={_port(spec): {} for spec in exposed}, volumes=None)
     host, endpoints = _attachments(host, object_of(body, "NetworkingConfig"), text_of(body, "MacAddress"))
     return ContainerCreate(config, host, endpoints)
 
@@ -82,7 +82,7 @@ def _host(body: Object) -> HostConfig:
     body = dict(body)
     mounts = body.pop("Mounts", None) or []
     body["RestartPolicy"] = {k: v for k, v in object_of(body, "RestartPolicy", where).items() if v is not None}
-    for field in ("PortBindings", "PublishAllPorts", "RestartPolicy"):
+    for field in ("RestartPolicy",):
         value = body.get(field)
         if field == "RestartPolicy" and body[field].get("Name") in (None, "", "no"):
             body.pop(field)
@@ -108,7 +108,7 @@ def _host(body: Object) -> HostConfig:
         network_mode=host.network_mode or "default",
         restart_policy=RestartPolicy(),
         shm_size=host.shm_size or SHM_SIZE,
-        port_bindings=None,
+        port_bindings={_port(spec): found or () for spec, found in (host.port_bindings or {}).items()} or None,
         binds=(*(host.binds or ()), *binds) or None,
         tmpfs={**(host.tmpfs or {}), **tmpfs} or None,
     )
@@ -208,7 +208,7 @@ def _port(spec: str) -> str:
     if (
         protocol not in ("tcp", "udp", "sctp")
         or len(ends) > 2
-        or not all(e.isascii() and e.isdigit() and 0 < int(e) < 65536 for e in ends)
+        or not all(e.isascii() and e.isdigit() and len(e) < 6 and 0 < int(e) < 65536 for e in ends)
     ):
         raise InvalidParameter(f'invalid port specification: "{spec}"')
     return f"{number}/{protocol}"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.instance import Instance
+from tsunagu.model.network import PublishedPort
 from tsunagu.model.world import World
+from tsunagu.rules import ports
 from tsunagu.wire import oci_defaults
 
 from .views import Json, by_key, human_duration, rfc3339
@@ -224,7 +226,7 @@ def _network_settings(world: World, container: Container, instance: Instance) ->
         "Bridge": "",
         "SandboxID": container.id if is_running else "",
         "SandboxKey": f"{instance.run_dir}/netns/{container.id}" if is_running and container.endpoints else "",
-        "Ports": dict.fromkeys(sorted(container.config.exposed_ports)) if is_running else {},
+        "Ports": _port_map(container) if is_running else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -289,11 +291,28 @@ def status_text(state: State, now: int) -> str:
     return f"Exited ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
 
 
+def _published(container: Container) -> dict[tuple[int, str], list[PublishedPort]]:
+    """Every exposed port with where it is published: in the order of asking, IPv4 before IPv6."""
+    found: dict[tuple[int, str], list[PublishedPort]] = {
+        key: [] for key in ports.exposed(container.config.exposed_ports)
+    }
+    for port in (port for endpoint in container.endpoints for port in endpoint.ports):
+        found.setdefault((port.container_port, port.protocol), []).append(port)
+    return {key: sorted(many, key=lambda p: p.family) for key, many in sorted(found.items())}
+
+
+def _port_map(container: Container) -> Json:
+    bindings: Json = {
+        f"{number}/{protocol}": [{"HostIp": p.host_ip, "HostPort": str(p.host_port)} for p in many] or None
+        for (number, protocol), many in _published(container).items()
+    }
+    return by_key(bindings)
+
+
 def _ports(container: Container) -> list[Json]:
-    ports: list[Json] = []
-    for spec in sorted(container.config.exposed_ports):
-        number, _, protocol = spec.partition("/")
-        first, _, last = number.partition("-")
-        if first.isdigit() and (last or first).isdigit():
-            ports += [{"PrivatePort": n, "Type": protocol or "tcp"} for n in range(int(first), int(last or first) + 1)]
-    return sorted(ports, key=lambda p: (p["PrivatePort"], p["Type"]))
+    listed: list[Json] = []
+    for (number, protocol), many in _published(container).items():
+        listed += [
+            {"IP": p.host_ip, "PrivatePort": number, "PublicPort": p.host_port, "Type": protocol} for p in many
+        ] or [{"PrivatePort": number, "Type": protocol}]
+    return listed

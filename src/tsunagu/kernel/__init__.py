@@ -1,1 +1,1 @@
-"""Adapters: the only code that makes system calls on namespaces, links, nftables, mounts and runtimes. Decides nothing."""
+"""Adapters: the only system calls on namespaces, links, nftables, mounts and runtimes. Decides nothing."""

@@ -19,6 +19,9 @@ from collections.abc import Sequence
 
 from tsunagu.model.errors import KernelFailure
 
+from .backlog import Backlog
+
+ACCEPT_LIMIT = 2.0  # seconds; conmon accepts at once unless it waits for a slow client
 LINE_LIMIT = 64 << 10  # conmon reads at most 8 KiB of the runtime's stderr; escaped that is less than this
 STDIN_LIMIT = 8 << 10  # conmon reads packets of stdin into a buffer of this size or more, and cuts off the rest
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -133,28 +136,51 @@ async def readable(*fds: int) -> None:
             loop.remove_reader(fd)
 
 
-async def connect(directory: str) -> socket.socket:
+async def connect(directory: str, *, waits: bool) -> socket.socket:
     """Connect to the attach socket that conmon made in `directory` (of any length).
 
+    With `waits` conmon has accepted on return. In one turn of its loop it accepts one connection and then reads the
+    process, so that a second connection would miss what a quick process writes. An exec has one connection, and its
+    conmon accepts only after it was told to go on: there nothing is waited for.
     Raises FileNotFoundError or ConnectionRefusedError when conmon has ended. Packets from conmon start with one byte,
     2 for stdout and 3 for stderr; packets to it are stdin and may hold `STDIN_LIMIT` bytes.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = f"/proc/self/fd/{fd}/attach"
         try:
             while True:
                 try:
-                    connection.connect(f"/proc/self/fd/{fd}/attach")
-                    return connection
+                    connection.connect(path)
+                    break
                 except BlockingIOError:
                     # Ten others wait already for conmon to accept them (its backlog); no event tells when it has.
                     await asyncio.sleep(0.005)
+            if waits:
+                await _accepted(path)
+            return connection
         finally:
             os.close(fd)
     except BaseException:
         connection.close()
         raise
+
+
+async def _accepted(path: str) -> None:
+    """Wait until conmon has accepted every connection; no event tells, so the kernel is asked again and again."""
+    try:
+        backlog = Backlog(path)
+    except OSError:
+        return  # conmon has ended, or this kernel has no unix_diag: then the connection is as good as it gets
+    try:
+        async with asyncio.timeout(ACCEPT_LIMIT):
+            while backlog.waiting():  # noqa: ASYNC110 - the kernel has no event for this
+                await asyncio.sleep(0.0005)
+    except TimeoutError:
+        pass  # conmon waits for a slow client, which may be this one
+    finally:
+        backlog.close()
 
 
 class _Lines:

@@ -19,16 +19,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tsunagu.model.errors import KernelFailure
+from tsunagu.model.errors import Conflict, KernelFailure
 from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, port_group
 
 from . import netlink, sysctl
 from .netlink import Message, Socket
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 10, 16, 18
-_IFLA_PROTINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 20, 27, 28
+_IFLA_PROTINFO, _IFLA_TXQLEN, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 12, 13, 20, 27, 28
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_BRPORT_STATE = 1
+_BRPORT_STATE, _BRPORT_MODE = 1, 4
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_PRIORITY = 1, 4, 5, 8, 6
@@ -60,12 +60,12 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
 
     Bridges made here carry `mark` as their alias. One that exists with our mark is adopted and repaired; one that
     somebody else made is used as it is, with our addresses added (Docker's behaviour for bridge.name), and never
-    removed. Raises KernelFailure when the name belongs to an interface that is no bridge, or when IPv6 cannot be shut
-    off on a bridge without it (CVE-2024-32473).
+    removed. Raises Conflict when the name belongs to an interface that is no bridge, KernelFailure when IPv6 cannot be
+    shut off on a bridge without it (CVE-2024-32473).
     """
     found = find(nl, plan.name)
     if found is not None and found.kind != "bridge":
-        raise KernelFailure(
+        raise Conflict(
             f"interface {plan.name} exists and is not a bridge",
             hint=f"choose another name (option com.docker.network.bridge.name) or remove it: ip link del {plan.name}",
         )
@@ -73,6 +73,9 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
         nl.send([_new_bridge(plan), _mark(plan.name, mark)])
     try:
         sysctl.write_ipv6(plan.name, has_ipv6=plan.has_ipv6)
+        # never switched off: on a bridge of somebody else it may be there for him
+        if plan.routes_loopback:
+            sysctl.write(f"net/ipv4/conf/{plan.name}/route_localnet", "1")
         index = socket.if_nametoindex(plan.name)
         is_ours = found is None or found.alias == mark
         parts = [netlink.number(IFLA_MTU, plan.mtu)] if is_ours else []
@@ -131,11 +134,13 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
             netlink.text(IFLA_IFNAME, plan.name),
             netlink.attribute(IFLA_ADDRESS, mac_bytes(plan.mac)),
             netlink.number(IFLA_MTU, plan.mtu),
+            netlink.number(_IFLA_TXQLEN, 0),  # no queue, as Docker's: `ip link` inside shows none
             netlink.number(_IFLA_NET_NS_FD, namespace),
         )
         body = netlink.link_body(
             netlink.text(IFLA_IFNAME, plan.host_name),
             netlink.number(IFLA_MTU, plan.mtu),
+            netlink.number(_IFLA_TXQLEN, 0),
             netlink.number(IFLA_MASTER, master),
             netlink.number(_IFLA_GROUP, port_group(plan.bridge)),
             netlink.nested(
@@ -156,7 +161,17 @@ def create_veths(nl: Socket, plans: Sequence[InterfacePlan], namespace: int, mar
     nl.send(batch)
     for plan in plans:
         sysctl.write_ipv6(plan.host_name, has_ipv6=False)  # a bridge port needs no address of its own
+    nl.send([_hairpin(plan.host_name) for plan in plans if plan.has_hairpin])
     nl.send([_up(plan.host_name) for plan in plans])
+
+
+def _hairpin(name: str) -> Message:
+    body = netlink.link_body(
+        netlink.nested(_IFLA_PROTINFO, netlink.attribute(_BRPORT_MODE, b"\1")),
+        index=socket.if_nametoindex(name),
+        family=netlink.AF_BRIDGE,
+    )
+    return Message(netlink.RTM_SETLINK, 0, body, f"let the bridge send frames of {name} back to it")
 
 
 def configure_inner(nl: Socket, plans: Sequence[InterfacePlan], *, with_loopback: bool) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
-from tsunagu.model.network import BridgePlan, InterfacePlan, RoutePlan, SandboxPlan
+from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import firewall, link, netns, probes, sockets, sysctl
+from . import conntrack, firewall, link, netns, ports, probes, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .probes import Surroundings
@@ -199,7 +199,22 @@ class NetworkKernel:
         written = [await self._run(f"sysctl {name}", sysctl.ensure, name, "1") for name in names]
         return any(written)
 
+    async def reserve_ports(self, plans: Iterable[PortPlan], held: Collection[PublishedPort] = ()) -> ports.Holdings:
+        """Take ports of the host, all or none, as long as the sockets in the answer live; see `ports.reserve`.
+
+        Raises PortTaken (a KernelFailure).
+        """
+        return await self._run("ports", ports.reserve, plans, held)
+
+    async def forget_flows(self, published: Iterable[PublishedPort]) -> None:
+        """Have UDP senders to these ports of the host judged anew, by the rules now in force. Raises KernelFailure."""
+        if udp := {(port.family, port.host_port) for port in published if port.protocol == "udp"}:
+            await self._run("connection tracking", self._forget_udp, udp)
+
     # ---- jobs: run on the namespace thread
+
+    def _forget_udp(self, udp: set[tuple[int, int]]) -> None:
+        conntrack.forget_udp(udp, {address for _, address, _, _ in link.addresses(self._nl)})
 
     @property
     def _nl(self) -> Socket:

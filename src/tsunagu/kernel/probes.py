@@ -28,11 +28,13 @@ class Listener(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What the host is: its addresses, and the address families (4, 6) that it forwards and has a default route for."""
+    """What the host is: its addresses, and the address families (4, 6) that it forwards, has a default route for, and
+    filters on bridges too (bridge netfilter)."""
 
     addresses: tuple[str, ...]
     forwards: frozenset[int]
     outside: frozenset[int]
+    bridge_netfilter: frozenset[int]
 
 
 def listeners(pid: int) -> list[Listener]:
@@ -75,7 +77,12 @@ def surroundings(nl: Socket) -> Surroundings:
         # destination length, table main, unicast
         if body[1] == 0 and body[4] == 254 and body[7] == 1 and _RTA_OIF in dict(netlink.attributes(body, 12)):
             outside.add(6 if body[0] == socket.AF_INET6 else 4)
-    return Surroundings(addresses, frozenset(forwards), frozenset(outside))
+    bridged = {
+        family
+        for family, name in ((4, "iptables"), (6, "ip6tables"))
+        if _read(f"/proc/sys/net/bridge/bridge-nf-call-{name}") == "1"
+    }
+    return Surroundings(addresses, frozenset(forwards), frozenset(outside), frozenset(bridged))
 
 
 def mtus() -> dict[str, int]:

@@ -37,7 +37,7 @@ def _cgroup_directory(pid: int) -> str | None:
     for wanted in ("pids", "memory", ""):
         for _, controllers, path in entries:
             if wanted in controllers.split(","):
-                for mount in ([wanted] if wanted else ["", "unified"]):
+                for mount in [wanted] if wanted else ["", "unified"]:
                     directory = os.path.join(_CGROUP, mount, path.lstrip("/"))
                     if os.path.exists(f"{directory}/cgroup.procs"):
                         return directory

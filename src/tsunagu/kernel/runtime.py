@@ -15,12 +15,14 @@ import re
 import signal
 import socket
 import subprocess
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import msgspec
 
-from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
+from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.instance import Instance
 from tsunagu.model.process import Exit, HostFacts, Process, RuntimeInfo
 
@@ -30,6 +32,7 @@ from .runtime_words import RuntimeFailed, create_sentence, exec_sentence
 
 __all__ = ["ExecSession", "Exit", "Process", "Runtime", "RuntimeFailed", "RuntimeInfo"]
 
+DRAIN_SECONDS = 2.0  # in which attached clients read the last output of a container, as with Docker
 CREATE_TIMEOUT = 120.0  # seconds for the runtime to make a container or exec; only a hanging kernel needs this long
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 T = TypeVar("T")
@@ -46,6 +49,9 @@ class Runtime:
         self._state = f"{instance.run_dir}/runtime"
         self._info: RuntimeInfo | None = None
         self._facts: HostFacts | None = None
+        self._starting_execs: dict[str, set[asyncio.Future[None]]] = defaultdict(set)  # by container
+        self._deleting: Counter[str] = Counter()
+        self._attached: dict[str, WeakSet[socket.socket]] = {}  # by container
         self._execs: dict[str, str] = {}  # directories of execs that run; they are of no use to a later engine
 
     # ---- what there is
@@ -63,11 +69,12 @@ class Runtime:
         return self._facts
 
     def known(self) -> set[str]:
-        """Return the ids of containers that have a process directory (running, or left by a crash)."""
-        try:
-            return set(os.listdir(self._processes))
-        except FileNotFoundError:
-            return set()
+        """Return the ids of containers that have a process directory or runtime state (running, or left by a crash)."""
+        found: set[str] = set()
+        for directory in (self._processes, self._state):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(os.listdir(directory))
+        return found
 
     # ---- life of a container
 
@@ -92,8 +99,10 @@ class Runtime:
         if os.path.exists(directory) or os.path.exists(f"{self._state}/{container_id}"):
             self._check_ended(container_id)
             await self.delete(container_id)  # an earlier run, or what a crash left of it
-        os.makedirs(self._state, mode=0o700, exist_ok=True)
-        os.makedirs(f"{directory}/execs", mode=0o700)
+        for parent in (self._state, self._processes):  # each by itself: makedirs gives its mode to the last one only
+            os.makedirs(parent, mode=0o700, exist_ok=True)
+        for path in (directory, f"{directory}/execs"):
+            os.mkdir(path, mode=0o700)
         os.symlink(bundle, f"{directory}/bundle")
         arguments = self._arguments(container_id, container_id, directory)
         arguments += ["-b", bundle, "-l", f"k8s-file:{log_path}", "--no-sync-log"]
@@ -155,21 +164,39 @@ class Runtime:
         The exit code is what conmon saw. If conmon was killed, the process itself is awaited, and the code is 255.
         """
         directory = self._directory(container_id)
-        code = None
-        for pid, started in (
-            (process.conmon_pid, process.conmon_started),
-            (process.pid, process.pid_started),  # only if conmon died first
-        ):
-            pidfd = conmon.open_process(pid, started)
-            if pidfd is not None:
-                try:
-                    await conmon.readable(pidfd)
-                finally:
-                    os.close(pidfd)
+        fds = [
+            conmon.open_process(process.conmon_pid, process.conmon_started),
+            conmon.open_process(process.pid, process.pid_started),
+        ]
+        try:
+            conmon_fd, init_fd = fds
+            if conmon_fd is not None:
+                await self._conmon_ended(conmon_fd, init_fd, container_id)
             code = files.exit_code(directory)
-            if code is not None:
-                break
+            if code is None and init_fd is not None:  # conmon died first
+                await conmon.readable(init_fd)
+                code = files.exit_code(directory)
+        finally:
+            for fd in fds:
+                if fd is not None:
+                    os.close(fd)
         return Exit(files.UNKNOWN_EXIT if code is None else code, os.path.exists(f"{directory}/oom"))
+
+    async def _conmon_ended(self, conmon_fd: int, init_fd: int | None, container_id: str) -> None:
+        """Wait for the end of conmon, which follows that of the container's process.
+
+        Not if it is stuck in writing to an attached client that does not read: that connection is cut then.
+        """
+        if init_fd is not None:
+            await conmon.readable(conmon_fd, init_fd)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await conmon.readable(conmon_fd)
+                return
+            for connection in self._attached.pop(container_id, ()):
+                with contextlib.suppress(OSError):  # its reader has closed it
+                    connection.shutdown(socket.SHUT_RDWR)
+        await conmon.readable(conmon_fd)
 
     def signal(self, process: Process, signum: int) -> None:
         """Send a signal to the container's first process; nothing happens when it has ended."""
@@ -184,8 +211,18 @@ class Runtime:
 
         No error when there is nothing. Also undoes a `create` that failed or was cancelled half-way.
         """
-        directory = self._directory(container_id)
+        self._deleting[container_id] += 1
+        try:
+            await self._delete(container_id, self._directory(container_id))
+        finally:
+            self._deleting -= Counter([container_id])
+
+    async def _delete(self, container_id: str, directory: str) -> None:
+        self._attached.pop(container_id, None)
         await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
+        if execs := self._starting_execs.get(container_id):
+            await asyncio.wait(execs)  # they fail now, and write into the directory until then
+            await asyncio.to_thread(cgroups.remove, f"{self._cgroup}/{container_id}")
         if not os.path.exists(f"{directory}/process.json"):
             # conmon may just be letting the runtime make the container: end both before the cgroup is there again.
             await files.end_conmon(directory, grace=0.1)
@@ -217,7 +254,33 @@ class Runtime:
         directory = f"{self._directory(container_id)}/execs/{exec_id}"
         if not _ID.fullmatch(exec_id):
             raise InvalidParameter(f"invalid id {exec_id!r}")
-        os.makedirs(directory, mode=0o700)
+        if self._deleting[container_id] or not os.path.isdir(os.path.dirname(directory)):
+            raise Conflict(f"container {container_id} is not running")
+        done = asyncio.get_running_loop().create_future()
+        self._starting_execs[container_id].add(done)
+        try:
+            return await self._start_exec(
+                container_id, exec_id, directory, process_spec, has_tty=has_tty, has_stdin=has_stdin,
+                is_attached=is_attached,
+            )  # fmt: skip
+        finally:
+            done.set_result(None)
+            self._starting_execs[container_id].discard(done)
+            if not self._starting_execs[container_id]:
+                del self._starting_execs[container_id]
+
+    async def _start_exec(
+        self,
+        container_id: str,
+        exec_id: str,
+        directory: str,
+        process_spec: dict[str, Any],
+        *,
+        has_tty: bool,
+        has_stdin: bool,
+        is_attached: bool,
+    ) -> ExecSession:
+        os.mkdir(directory, mode=0o700)
         files.write(f"{directory}/process-spec.json", msgspec.json.encode(process_spec))
         arguments = self._arguments(container_id, exec_id, directory)
         arguments += ["-b", directory, "-l", "none", "--exec", "--exec-attach"]
@@ -247,7 +310,10 @@ class Runtime:
                 if not await conversation.attachable():
                     raise KernelFailure(f"conmon made no attach socket: {conversation.errors()}")
                 if is_attached:
-                    connection = await conmon.connect(directory)
+                    try:
+                        connection = await conmon.connect(directory, waits=False)
+                    except (FileNotFoundError, ConnectionRefusedError):  # it was killed with its container
+                        raise KernelFailure(f"conmon ended too early: {conversation.errors()}") from None
                 conversation.proceed()
                 report = await conversation.report()
             if report is None or report[0] <= 0:
@@ -266,9 +332,11 @@ class Runtime:
     async def connect(self, container_id: str) -> socket.socket | None:
         """Connect to the stdio of a container that was created; None when it has ended. `services.streams` uses it."""
         try:
-            return await conmon.connect(f"{self._directory(container_id)}/bundle")
+            connection = await conmon.connect(f"{self._directory(container_id)}/bundle", waits=True)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
+        self._attached.setdefault(container_id, WeakSet()).add(connection)
+        return connection
 
     async def resize(self, identifier: str, height: int, width: int) -> None:
         """Set the terminal's size, in characters, of a container or exec. Raises NotFound when it does not run."""

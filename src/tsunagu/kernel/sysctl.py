@@ -51,7 +51,8 @@ def write_ipv6(name: str, *, has_ipv6: bool) -> None:
         write(f"{directory}/accept_ra", "0")
         write(f"{directory}/disable_ipv6", "0" if has_ipv6 else "1")
     except OSError as error:
-        if error.errno == errno.ENOENT and not has_ipv6 and not os.path.isdir("/proc/sys/net/ipv6"):
+        # Below an MTU of 1280 bytes (RFC 8200) the kernel gives an interface no IPv6 at all, nor a directory here.
+        if error.errno == errno.ENOENT and not has_ipv6 and not os.path.isdir(f"/proc/sys/{directory}"):
             return
         wish = "enable IPv6" if has_ipv6 else "shut IPv6 off"
         raise KernelFailure(

@@ -14,6 +14,7 @@ MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 ICC = "com.docker.network.bridge.enable_icc"
 MTU = "com.docker.network.driver.mtu"
 IFACE_PREFIX = "com.docker.network.container_iface_prefix"
+HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 DNS_TTL = "tsunagu.dns.ttl"
 
 DEFAULT_TTL = 5
@@ -94,6 +95,39 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     has_driver_opts: bool = False
 
 
+ANY_ADDRESS = {4: "0.0.0.0", 6: "::"}
+
+
+class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's port made reachable at an address of the host; one value per address family."""
+
+    protocol: str  # "tcp" or "udp"
+    host_ip: str  # 0.0.0.0 or :: means every address of the host of that family
+    host_port: int
+    container_port: int
+
+    @property
+    def family(self) -> int:
+        return 6 if ":" in self.host_ip else 4
+
+    @property
+    def is_for_any_address(self) -> bool:
+        return self.host_ip in ("0.0.0.0", "::")
+
+    @property
+    def is_loopback_only(self) -> bool:
+        return self.host_ip.startswith("127.") or self.host_ip == "::1"
+
+    def conflicts_with(self, other: PublishedPort) -> bool:
+        """Whether the kernel can give only one of the two to a process: same port, addresses that overlap."""
+        return (
+            self.protocol == other.protocol
+            and self.host_port == other.host_port
+            and self.family == other.family
+            and (self.host_ip == other.host_ip or self.is_for_any_address or other.is_for_any_address)
+        )
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One container on one network. Addresses are empty while the container is not running, unless static."""
 
@@ -110,6 +144,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     mac: str = ""
     ifname: str = ""
     host_ifname: str = ""
+    ports: tuple[PublishedPort, ...] = ()  # ports of the host that lead here, while the container runs
 
     @property
     def is_joined(self) -> bool:
@@ -135,6 +170,8 @@ class BridgePlan(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     addresses: tuple[str, ...] = ()
     has_ipv6: bool = False
+    # the host's loopback addresses may appear behind it: how 127.0.0.1:8080 of the host leads to a container
+    routes_loopback: bool = False
 
 
 class InterfacePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +184,9 @@ class InterfacePlan(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     addresses: tuple[str, ...]
     has_ipv6: bool = False
+    # the bridge may send a frame back where it came from: with bridge netfilter on, a container's way to its own
+    # published port (the kernel's bridged DNAT)
+    has_hairpin: bool = False
 
 
 class RoutePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,3 +204,23 @@ class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RoutePlan, ...] = ()
     has_resolver: bool = False
     sysctls: dict[str, str] = {}
+
+
+class PortPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the host to be had at each of `host_ips`, the same number at all of them.
+
+    The first free one from `first` to `last` is taken; 0 to 0 means any port of the kernel's own range.
+    """
+
+    protocol: str
+    container_port: int
+    host_ips: tuple[str, ...]
+    first: int = 0
+    last: int = 0
+
+    def at(self, host_port: int) -> tuple[PublishedPort, ...]:
+        """Return what is published once `host_port` is found free."""
+        return tuple(
+            PublishedPort(protocol=self.protocol, host_ip=ip, host_port=host_port, container_port=self.container_port)
+            for ip in self.host_ips
+        )

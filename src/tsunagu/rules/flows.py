@@ -5,6 +5,8 @@ Imports `model` and `reasons` only; pure. Must never decide anything about packe
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import msgspec
 
 from tsunagu.model.container import Container
@@ -23,6 +25,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # of the host's own interfaces, our bridges' gateways not included
     forwards: frozenset[int] = frozenset({4, 6})  # address families
     outside: frozenset[int] = frozenset({4})  # families in which the host has a route outside
+    bridge_netfilter: frozenset[int] = frozenset()  # families whose bridged packets are translated on the bridge
     neighbours: tuple[str, ...] = ()  # addresses outside that route to our networks by way of the host
 
 
@@ -53,7 +56,9 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     hint: str = ""  # a command that can be pasted, "" when there is none to give
     addresses: tuple[str, ...] = ()
-    holders: tuple[str, ...] = ()  # ids of the containers that have the addresses
+    holders: tuple[str, ...] = ()  # ids of the containers that have the addresses, or that the port leads to
+    landing: str = ""  # the container's address that a published port leads to, "" when none is in the way
+    landing_port: int = 0  # the port there
 
     @property
     def documentation(self) -> str:
@@ -104,3 +109,11 @@ def sandbox_of(world: World, container: Container) -> Container:
         except EngineError:
             return container
     return container
+
+
+def literal_of(word: str) -> str:
+    """Return the address that a word is, in its usual spelling, or "" for a name."""
+    try:
+        return str(ip_address(word.strip("[]")))
+    except ValueError:
+        return ""

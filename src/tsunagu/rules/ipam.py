@@ -84,6 +84,8 @@ def check_subnets(
         if not is_exact:
             problems.append(f"invalid subnet {one.subnet}: it should be {prefix}")
         before = len(problems)
+        if kind := _special(prefix):
+            problems.append(f"invalid subnet {one.subnet}: {kind} addresses cannot be a container's")
         problems.extend(_range_problems(one.ip_range, prefix))
         if (problem := _address_problem(one.gateway, prefix)) is not None:
             problems.append(f"invalid gateway {one.gateway}: {problem}")
@@ -119,6 +121,23 @@ def _parse_prefix(text: str) -> tuple[Prefix, bool] | None:
         return prefix, ipaddress.ip_address(address) == prefix.network_address
     except ValueError:
         return None
+
+
+_SPECIAL = (  # IANA's special-purpose registries; what the kernel refuses as an interface's own or cannot route
+    ("unspecified", "0.0.0.0/8"),
+    ("loopback", "127.0.0.0/8"),
+    ("multicast", "224.0.0.0/4"),
+    ("broadcast", "255.255.255.255/32"),
+    ("loopback", "::1/128"),
+    ("IPv4-mapped", "::ffff:0:0/96"),
+    ("link-local", "fe80::/10"),  # every interface has these: a route to them says nothing
+    ("multicast", "ff00::/8"),
+)
+
+
+def _special(prefix: Prefix) -> str:
+    """Return what kind of addresses in `prefix` no container can have, "" when there are none."""
+    return next((kind for kind, text in _SPECIAL if _overlap(prefix, ipaddress.ip_network(text))), "")
 
 
 def _range_problems(text: str, subnet: Prefix) -> Iterator[str]:

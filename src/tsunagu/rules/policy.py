@@ -10,6 +10,10 @@ Imports `model` only; pure. Must never know nftables, and nobody else may decide
 The order inside the forward hook says: what is internal stays inside, before anything else; then what may *enter* a
 network; then what may *leave* one. So a packet between two networks is judged by the one it enters, and established
 answers are let through once, at the entrance.
+
+A published port is one TRANSLATE rule per hook at which it is offered: it gives the first packet of a connection, and
+with it all others, a new destination (`Rule.target`, `Rule.port.container_port`), and the packet goes on from there to
+the later hooks as if it had been sent to that. Rules for one address of the host come before those for all addresses.
 """
 
 from __future__ import annotations
@@ -19,19 +23,26 @@ from typing import TypeAlias
 
 import msgspec
 
-from tsunagu.model.network import Network
+from tsunagu.model.network import Endpoint, Network, PublishedPort
 from tsunagu.model.world import World
+
+LOOPBACK = "127.0.0.0/8"
+LOOPBACK6 = "::1"  # never translated: the kernel accepts no answer to ::1 from another interface (rt6_need_strict)
 
 
 class Hook(Enum):
     """Where a rule is tried, in the order in which packets pass; the text says which packets are "of its network"."""
 
     BRIDGE_PREROUTING = "frames that a port of the bridge receives"
+    LOOPBACK = "packets that come from the bridge to a loopback address (127.0.0.0/8)"
     PREROUTING = "packets towards the prefix, from any interface, before address translation"
+    PUBLISHED = "packets to an address of the host but ::1, from any interface; first packet of a connection only"
+    OWN = "packets from the host to an address of its own, 127.0.0.0/8 too but not ::1; first packet only"
     SEALED = "forwarded packets that come from the bridge of an internal network"
     ENTERING = "forwarded packets that go out to the bridge"
     LEAVING = "forwarded packets that come from the bridge"
     BRIDGE_FORWARD = "frames from one port of the bridge to another"
+    HAIRPIN = "packets from the prefix, their destination translated, that go out to the bridge; first packet only"
     POSTROUTING = "packets from the prefix that leave the host or enter a bridge; first packet of a connection only"
 
 
@@ -53,12 +64,14 @@ class Frame(Enum):
     UNSOLICITED = auto()  # the opposite, and not addressed to the host itself
     NOT_ARP = auto()
     ROUTER_ADVERTISEMENT = auto()
+    PUBLISHED = auto()  # its destination was given by a TRANSLATE rule
 
 
 class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
     MASQUERADE = "masquerade"
+    TRANSLATE = "translate"  # to `target`, port `port.container_port`
 
 
 class Reason(Enum):
@@ -82,6 +95,13 @@ class Reason(Enum):
         "unpublished",
         "network {network} takes no connections from outside",
         "publish the port: run -p HOSTPORT:PORT",
+    )
+    PUBLISHED = ("published", "the port is published on the host", "")
+    HAIRPIN = ("hairpin", "the answer must come back through the host", "")
+    HOST_LOOPBACK = (
+        "host-loopback",
+        "a container of network {network} may not address the host's loopback interface",
+        "let the host's program listen on the gateway address of the network",
     )
     INTERNAL_INGRESS = (
         "internal-ingress",
@@ -111,7 +131,11 @@ class Reason(Enum):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. `network` is an id, `prefix` a CIDR text for the hooks that select by address."""
+    """One decision. `network` is an id, `prefix` a CIDR text for the hooks that select by address.
+
+    TRANSLATE rules match the packets of their hook to `port.host_ip` (if that is not all addresses), `port.host_port`,
+    and give them the address `target` of `container` (an id) as destination.
+    """
 
     hook: Hook
     network: str
@@ -121,6 +145,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     peer: Peer = Peer.ANY
     frame: Frame = Frame.ANY
     prefix: str = ""
+    port: PublishedPort | None = None
+    target: str = ""
+    container: str = ""
 
 
 Part: TypeAlias = dict[Hook, list[Rule]]
@@ -131,21 +158,78 @@ Part: TypeAlias = dict[Hook, list[Rule]]
 _parts: dict[str, tuple[Network, Part]] = {}
 
 
+# The same for the published ports of an endpoint, by its id. Ports of one endpoint are far fewer than its world's.
+_port_parts: dict[str, tuple[Endpoint, Network, Part]] = {}
+_PORT_HOOKS = (Hook.PUBLISHED, Hook.OWN)
+
+
 def programme(world: World) -> tuple[Rule, ...]:
-    """Return the rules for every bridge network of `world`, in order (see the module's text)."""
+    """Return the rules for every bridge network and every published port of `world`, in order (see the module)."""
     parts = [_part(network) for network in world.networks.values() if _is_ours(network)]
     if len(_parts) > 2 * len(parts) + 16:
         for gone in _parts.keys() - world.networks.keys():
             del _parts[gone]
-    return tuple(rule for hook in Hook for part in parts for rule in part[hook])
+    ports = _published(world)
+    if not ports:
+        return tuple(rule for hook in Hook for part in parts for rule in part[hook])
+    rules: list[Rule] = []
+    for hook in Hook:
+        rules += [rule for part in parts for rule in part[hook]]
+        if hook in _PORT_HOOKS:
+            rules += sorted((rule for part in ports for rule in part[hook]), key=_is_for_any_address)
+    return tuple(rules)
 
 
 def rules_of(network: Network) -> tuple[Rule, ...]:
     """Return the part of the programme that belongs to one network, in order; empty for networks without a bridge.
 
-    The programme is nothing but these parts, sorted by hook: no rule of one network depends on another network.
+    The programme is nothing but these parts and those of published ports, sorted by hook: no rule of one network
+    depends on another network.
     """
     return tuple(rule for rules in _part(network).values() for rule in rules) if _is_ours(network) else ()
+
+
+def _published(world: World) -> list[Part]:
+    parts = []
+    for container in world.containers.values():
+        for endpoint in container.endpoints:
+            if endpoint.ports and (network := world.networks.get(endpoint.network_id)) is not None:
+                known = _port_parts.get(endpoint.id)
+                if known is None or known[0] is not endpoint or known[1] is not network:
+                    known = _port_parts[endpoint.id] = endpoint, network, _port_part(container.id, endpoint, network)
+                parts.append(known[2])
+    if len(_port_parts) > 2 * len(parts) + 16:
+        here = {e.id for c in world.containers.values() for e in c.endpoints if e.ports}
+        for gone in _port_parts.keys() - here:
+            del _port_parts[gone]
+    return parts
+
+
+def _port_part(container: str, endpoint: Endpoint, network: Network) -> Part:
+    """The rules of one endpoint's published ports. Nothing is published on an internal network."""
+    part: Part = {hook: [] for hook in _PORT_HOOKS}
+    if network.is_internal or not _is_ours(network):
+        return part
+    for port in endpoint.ports:
+        # moby#45610: what is published on a loopback address is offered to the host itself and to nobody else
+        for hook in (Hook.OWN,) if port.is_loopback_only else _PORT_HOOKS:
+            part[hook].append(
+                Rule(
+                    hook=hook,
+                    network=network.id,
+                    bridge=network.bridge,
+                    verdict=Verdict.TRANSLATE,
+                    reason=Reason.PUBLISHED,
+                    port=port,
+                    target=endpoint.ipv6 if port.family == 6 else endpoint.ipv4,
+                    container=container,
+                )
+            )
+    return part
+
+
+def _is_for_any_address(rule: Rule) -> bool:
+    return rule.port is not None and rule.port.is_for_any_address
 
 
 def _is_ours(network: Network) -> bool:
@@ -192,6 +276,10 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
             # CVE-2020-13401: only IPv6 networks have listeners for advertisements
             if network.enable_ipv6:
                 return [rule(Verdict.DROP, Reason.ROUTER_ADVERTISEMENT, frame=Frame.ROUTER_ADVERTISEMENT)]
+        case Hook.LOOPBACK:
+            # The bridge routes loopback addresses for the sake of answers to published ports (route_localnet)
+            if network.enable_ipv4 and not network.is_internal:
+                return [rule(Verdict.DROP, Reason.HOST_LOOPBACK)]
         case Hook.PREROUTING:
             # moby#45610: before translation, so that a port published on 127.0.0.1 only is not reached by its
             # container address. An internal network needs no such rule: nothing enters it at all.
@@ -207,9 +295,10 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
             if network.is_internal:
                 return [among, rule(Verdict.DROP, Reason.INTERNAL_INGRESS)]
             return [
-                among,
+                # first of all: a neighbour may use a published port although icc is off, and get its answer
                 established,
-                # ports published to everybody come here
+                rule(Verdict.ACCEPT, Reason.PUBLISHED, frame=Frame.PUBLISHED),
+                among,
                 rule(Verdict.DROP, Reason.NO_SHARED_NETWORK, Peer.OURS),
                 rule(Verdict.DROP, Reason.UNPUBLISHED),
             ]
@@ -220,6 +309,12 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
             # everything but ARP: other protocols (VLAN tags around IP) would be a way round
             if not network.allows_icc:
                 return [rule(Verdict.DROP, Reason.ICC_OFF, frame=Frame.NOT_ARP)]
+        case Hook.HAIRPIN:
+            # A neighbour, or the container itself, that came by way of the host must get its answer by way of the
+            # host; and nobody answers to 127.0.0.1
+            if not network.is_internal:
+                sources = ([LOOPBACK] if network.enable_ipv4 else []) + _prefixes(network)
+                return [rule(Verdict.MASQUERADE, Reason.HAIRPIN, prefix=prefix) for prefix in sources]
         case Hook.POSTROUTING:
             if network.masquerades:
                 return [

@@ -30,6 +30,7 @@ from .flows import (
     Reach,
     Refused,
     Step,
+    literal_of,
     sandbox_of,
     source_of,
 )
@@ -54,6 +55,7 @@ class _Search:
         self.programme = policy.programme(world)
         self.steps: list[Step] = []
         self.candidates: list[tuple[str, Container | None]] = []
+        self.landing: Rule | None = None  # the published port that leads the traffic on
         self.cause: Cause = Fact.NOT_OURS
         self.sentence = Fact.NOT_OURS.sentence
 
@@ -67,6 +69,10 @@ class _Search:
         except Refused as no:
             self.cause, self.sentence, hint = no.cause, no.sentence, no.hint
             self.steps.append(Step(False, no.sentence, no.cause.code))
+        holders = dict.fromkeys(c.id for _, c in self.candidates if c is not None)
+        port = None
+        if self.landing is not None:
+            port, holders = self.landing.port, {self.landing.container: None}
         return Reach(
             allowed=self.cause in FINE,
             reason=self.cause,
@@ -74,7 +80,9 @@ class _Search:
             steps=tuple(self.steps),
             hint=hint,
             addresses=tuple(address for address, _ in self.candidates),
-            holders=tuple(dict.fromkeys(c.id for _, c in self.candidates if c is not None)),
+            holders=tuple(holders),
+            landing=self.landing.target if self.landing is not None else "",
+            landing_port=port.container_port if port is not None else 0,
         )
 
     def _note(self, text: str, cause: Cause | None = None) -> None:
@@ -97,7 +105,7 @@ class _Search:
     def _target(self, source: Party) -> list[tuple[str, Container | None]]:
         """Return the addresses that the target's word means to the source, in the order they are tried."""
         word = self.flow.target
-        if literal := _literal(word):
+        if literal := literal_of(word):
             return [(literal, self._owner(literal))]
         if source.container is not None and not source.is_host:
             sandbox = sandbox_of(self.world, source.container)
@@ -240,6 +248,7 @@ class _Search:
         raise refusal
 
     def _arrives(self, source: Party, address: str, owner: Container | None) -> None:
+        self.landing = None
         mine = sandbox_of(self.world, source.container) if source.container is not None else None
         family = 6 if ":" in address else 4
         if source.is_host:
@@ -272,7 +281,10 @@ class _Search:
         if isinstance(there, Network):
             self._to_container(mine, own, address, owner, network, there, is_direct=is_direct)
             return
-        self._walk(Packet(source=own, destination=address, incoming=network.bridge), mine, None)
+        if self._is_led_on(
+            self._walk(self._to_host(own, address, network.bridge), mine, None), own, mine, network.bridge
+        ):
+            return
         self._walk(Packet(source=address, destination=own, outgoing=network.bridge, is_established=True), mine, None)
         self._fine(Fact.HOST_ADDRESS, address=address)
 
@@ -362,6 +374,11 @@ class _Search:
         if not isinstance(there, Network):
             if there is None and family not in self.host.outside:
                 raise Refused(Fact.HOST_HAS_NO_ROUTE, address=address)
+            # a connection to an own address comes from that very address
+            if there is not None and self._is_led_on(
+                self._walk(self._to_host(address, address, ""), None, None), address, None, ""
+            ):
+                return
             self._fine(Fact.NOT_OURS if there is None else Fact.HOST_ADDRESS, address=address)
             return
         subnet = there.subnet_of(family)
@@ -378,9 +395,13 @@ class _Search:
             return
         stranger = SAMPLES[family]
         if not isinstance(there, Network):
-            if source.word == OUTSIDE and address not in self.host.addresses:
+            is_loopback = ip_address(address).is_loopback  # theirs, not the host's
+            if is_loopback or (source.word == OUTSIDE and address not in self.host.addresses):
                 raise Refused(Fact.NO_ROUTE, source=source.word, family=family)
-            self._walk(Packet(source=stranger, destination=address, incoming=FOREIGN), None, None)
+            if self._is_led_on(
+                self._walk(self._to_host(stranger, address, FOREIGN), None, None), stranger, None, FOREIGN
+            ):
+                return
             self._fine(Fact.HOST_ADDRESS, address=address)
             return
         # also for somebody without a route: what the rules say is the better answer
@@ -389,6 +410,57 @@ class _Search:
         self._forwards(family)
         self._exists(owner, address, there)
         self._accepted(decided)
+
+    # ---- published ports
+
+    def _to_host(self, source: str, address: str, incoming: str) -> Packet:
+        return Packet(
+            source=source, destination=address, incoming=incoming, protocol=self.flow.protocol, port=self.flow.port
+        )
+
+    def _is_led_on(self, decided: Iterable[Rule], own: str, mine: Container | None, incoming: str) -> bool:
+        """Tell whether a published port leads the packet on, and judge the rest of its way, there and back."""
+        rule = next((rule for rule in decided if rule.verdict is Verdict.TRANSLATE), None)
+        if rule is None or rule.port is None:
+            return False
+        target = self.world.containers[rule.container]
+        port = rule.port.container_port
+        self._note(f"the host's port {self.flow.port}/{self.flow.protocol} leads to {target.name}, port {port}")
+        if incoming:
+            self._forwards(rule.port.family)
+        packet = Packet(
+            source=own, destination=rule.target, incoming=incoming, outgoing=rule.bridge,
+            protocol=self.flow.protocol, port=port, is_translated=True,
+            is_kept_on_bridge=rule.port.family in self.host.bridge_netfilter,
+        )  # fmt: skip
+        onward = self._walk(packet, mine, target)
+        if not any(one.verdict is Verdict.MASQUERADE for one in onward):
+            self._comes_back(own, mine, target, rule)
+        back = Packet(
+            source=rule.target, destination=own, incoming=rule.bridge, outgoing=incoming,
+            is_established=True, is_translated=True,
+        )  # fmt: skip
+        self._walk(back, mine, target)
+        self.landing = rule
+        self._fine(rule.reason)
+        return True
+
+    def _comes_back(self, own: str, mine: Container | None, target: Container, rule: Rule) -> None:
+        """The target sees the sender's address. Where both are on another network too, it answers there, past the
+        host, as somebody whom the sender has never asked."""
+        family = 6 if ":" in own else 4
+        if mine is None:
+            return
+        endpoint, is_direct = self._exit(target, own, family)
+        if is_direct and endpoint.network_id != rule.network:
+            network = self.world.networks[endpoint.network_id]
+            if family not in self.host.bridge_netfilter or mine.id == target.id:
+                raise Refused(Fact.NO_WAY_BACK, network=network.name)
+            # bridge netfilter translates answers on any bridge, where that bridge lets them pass
+            on = network.bridge
+            self._walk(
+                Packet(source=rule.target, destination=own, incoming=on, outgoing=on, is_established=True), mine, target
+            )
 
     # ---- pieces
 
@@ -424,13 +496,6 @@ class _Search:
         if family not in self.host.forwards:
             name = "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding"
             raise Refused(Fact.FORWARDING_OFF, f"sysctl -w {name}=1", family=family)
-
-
-def _literal(word: str) -> str:
-    try:
-        return str(ip_address(word.strip("[]")))
-    except ValueError:
-        return ""
 
 
 def _both(endpoint: Endpoint) -> str:

@@ -77,6 +77,8 @@ FINE = frozenset(
         Reason.ESTABLISHED,
         Reason.OUTGOING,
         Reason.MASQUERADE,
+        Reason.PUBLISHED,
+        Reason.HAIRPIN,
         Fact.SAME_SANDBOX,
         Fact.HOST_ADDRESS,
         Fact.HOST_REACHES,

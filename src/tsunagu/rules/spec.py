@@ -18,6 +18,8 @@ from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network
 from tsunagu.model.world import World
 
+from . import ipam
+
 
 def merge_config(config: Config, image: Image, identifier: str, host: HostConfig, host_name: str) -> Config:
     """Return `config` completed by the image's defaults.
@@ -104,8 +106,7 @@ def plan_endpoints(
     primary = "bridge" if mode in ("", "default", "bridge") else mode
     if not any(_same(world, e.network, primary) for e in wanted):
         wanted.insert(0, EndpointConfig(network=primary))
-    for endpoint in wanted:
-        check_endpoint(world, endpoint)
+    wanted = [check_endpoint(world, endpoint) for endpoint in wanted]
     if host.links and primary == "bridge":
         raise NotSupported(
             "HostConfig.Links on the default bridge is not supported yet", hint="use a user-defined network"
@@ -115,18 +116,26 @@ def plan_endpoints(
     return tuple(wanted)
 
 
-def check_endpoint(world: World, endpoint: EndpointConfig) -> None:
-    """Refuse an attachment that can never work. A network that does not exist is found out at start, as Docker does."""
+def check_endpoint(world: World, endpoint: EndpointConfig) -> EndpointConfig:
+    """Refuse an attachment that can never work; return it with addresses in their canonical form, as leases compare
+    them. A network that does not exist is found out at start, as Docker does."""
+    endpoint = replace(
+        endpoint,
+        mac=ipam.check_mac(endpoint.mac) if endpoint.mac else "",
+        ipv4=_canonical(endpoint.ipv4),
+        ipv6=_canonical(endpoint.ipv6),
+    )
     try:
         network = world.network(endpoint.network)
     except NotFound:
-        return
+        return endpoint
     problems = []
     if not network.has_names and (endpoint.aliases or endpoint.links):
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if network.driver in ("host", "null"):
         raise InvalidParameter(
-            f"cannot connect container to {network.name} network - container must be created in {network.name} network mode"
+            f"cannot connect container to {network.name} network - "
+            f"container must be created in {network.name} network mode"
         )
     if endpoint.driver_opts:
         raise NotSupported(f"endpoint option {next(iter(endpoint.driver_opts))} is not supported yet")
@@ -139,6 +148,13 @@ def check_endpoint(world: World, endpoint: EndpointConfig) -> None:
     problems += _static_problems(network, endpoint)
     if problems:
         raise _endpoint_error(network.name, problems)
+    return endpoint
+
+
+def _canonical(text: str) -> str:
+    """Return an address as the standard library writes it; other text as it is, for the complaint."""
+    address = ipam.parse_address(text)
+    return text if address is None else str(address)
 
 
 def _static_problems(network: Network, endpoint: EndpointConfig) -> list[str]:
@@ -180,6 +196,57 @@ def _same(world: World, one: str, other: str) -> bool:
 
 def _words(value: object) -> tuple[str, ...] | None:
     return tuple(map(str, value)) if isinstance(value, list | tuple) and value else None
+
+
+HOST_NAME_LIMIT = 64  # bytes, the kernel's __NEW_UTS_LEN
+WORD_LIMIT = 255  # characters of one word in resolv.conf, and of a user's name
+PATH_LIMIT = 4096  # bytes, the kernel's PATH_MAX with its NUL
+
+
+def check_words(config: Config, host: HostConfig) -> None:
+    """Refuse texts that would break out of the line of a file they are written into, or that no program can be given.
+
+    A line feed in a host name or in a DNS option would add lines to the container's /etc/hosts and resolv.conf.
+    """
+    check_process((*(config.entrypoint or ()), *(config.cmd or ())), config.env, config.user, config.working_dir)
+    check_arguments(*(host.binds or ()), *(host.tmpfs or {}), *(host.tmpfs or {}).values())
+    for text, what in ((config.hostname, "hostname"), (config.domainname, "domainname")):
+        if not _is_one_word(text) or len(text.encode(errors="replace")) > HOST_NAME_LIMIT:
+            raise InvalidParameter(
+                f"invalid {what} format: {text[:WORD_LIMIT]!r}",
+                hint=f"at most {HOST_NAME_LIMIT} bytes, no white space",
+            )
+    for words, what in ((host.dns_search, "dns-search"), (host.dns_options, "dns-option"), (host.dns, "dns")):
+        for word in words:
+            if not word or not _is_one_word(word) or len(word) > WORD_LIMIT:
+                raise InvalidParameter(f"invalid {what} value: {word[:WORD_LIMIT]!r}", hint="one word, no white space")
+
+
+def check_process(words: Sequence[str], env: Sequence[str], user: str, working_dir: str) -> None:
+    """Refuse what no process can be started with.
+
+    The runtime repeats the name of a program that it cannot run; one longer than a pipe (64 KiB) would make it wait for
+    ever for conmon to read.
+    """
+    check_arguments(*words, *env, user, working_dir)
+    for path, what in ((words[0] if words else "", "executable"), (working_dir, "working directory")):
+        if len(path.encode(errors="replace")) >= PATH_LIMIT:
+            raise InvalidParameter(f"invalid {what}: {path[:64]}…: file name too long")
+    if len(user) > WORD_LIMIT:
+        raise InvalidParameter(f"invalid user: {user[:64]}…: longer than {WORD_LIMIT} characters")
+    if working_dir and not working_dir.startswith("/"):
+        raise InvalidParameter(f"the working directory '{working_dir}' is invalid, it needs to be an absolute path")
+
+
+def check_arguments(*texts: str) -> None:
+    """Refuse what execve(2) and mount(2) cannot take: a NUL ends a string for the kernel."""
+    for text in texts:
+        if "\0" in text:
+            raise InvalidParameter(f"invalid argument: {text[:64]!r} contains a NUL character")
+
+
+def _is_one_word(text: str) -> bool:
+    return not any(c.isspace() or not c.isprintable() for c in text)
 
 
 def check_binds(binds: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 
-from .policy import Frame, Hook, Peer, Rule, Verdict
+from .policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule, Verdict
 
 FOREIGN = "*"  # an interface of the host that is none of our bridges, and not the loopback
 
@@ -20,36 +20,51 @@ FOREIGN = "*"  # an interface of the host that is none of our bridges, and not t
 STAGES: tuple[tuple[Hook, ...], ...] = (
     (Hook.BRIDGE_PREROUTING,),
     (Hook.BRIDGE_FORWARD,),
-    (Hook.PREROUTING,),
+    (Hook.LOOPBACK, Hook.PREROUTING),
+    (Hook.PUBLISHED,),
+    (Hook.OWN,),
     (Hook.SEALED, Hook.ENTERING, Hook.LEAVING),
-    (Hook.POSTROUTING,),
+    (Hook.HAIRPIN, Hook.POSTROUTING),
 )
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet as the host sees it. `incoming` and `outgoing` are interfaces, "" for the host itself."""
+    """A packet as the host sees it. `incoming` and `outgoing` are interfaces, "" for the host itself.
+
+    One that a TRANSLATE rule gave a new destination goes on as another packet, which `is_translated`: it has passed the
+    hooks before the translation already. So has the answer to one.
+    """
 
     source: str
     destination: str
     incoming: str = ""
     outgoing: str = ""
+    protocol: str = ""
+    port: int = 0
     is_established: bool = False
+    is_translated: bool = False
+    is_kept_on_bridge: bool = False  # bridge netfilter translated it on its bridge, and its target is there too
 
     @property
     def is_bridged(self) -> bool:
-        """From one port of a bridge to another: the host's own addresses have no part in it."""
-        return bool(self.incoming) and self.incoming == self.outgoing
+        """From one port of a bridge to another: the host's own addresses have no part in it.
+
+        What was translated was sent to the host, which routes it, back to the same bridge too; unless bridge
+        netfilter translated it before the host had it (br_nf_pre_routing_finish)."""
+        is_routed = self.is_translated and not self.is_kept_on_bridge
+        return bool(self.incoming) and self.incoming == self.outgoing and not is_routed
 
 
 def rulings(programme: Sequence[Rule], packet: Packet) -> tuple[Rule, ...]:
-    """Return the rules that decide about the packet, one per stage that has one, up to the first that drops it."""
+    """Return the rules that decide about the packet, one per stage that has one, up to the first that drops it or
+    gives it another destination."""
     bridges = frozenset(rule.bridge for rule in programme)
     decided = []
     for stage in STAGES:
         rule = next(_matching(programme, stage, packet, bridges), None)
         if rule is not None:
             decided.append(rule)
-            if rule.verdict is Verdict.DROP:
+            if rule.verdict in (Verdict.DROP, Verdict.TRANSLATE):
                 break
     return tuple(decided)
 
@@ -68,19 +83,43 @@ def _concerns(rule: Rule, packet: Packet) -> bool:
     is_forwarded = bool(packet.incoming and packet.outgoing)
     match rule.hook:
         case Hook.BRIDGE_PREROUTING:
-            return packet.incoming == rule.bridge
+            return packet.incoming == rule.bridge and not packet.is_translated
+        case Hook.LOOPBACK:
+            return packet.incoming == rule.bridge and not packet.is_translated and _is_in(packet.destination, LOOPBACK)
         case Hook.BRIDGE_FORWARD:
             return packet.is_bridged and packet.incoming == rule.bridge
         case Hook.PREROUTING:
-            return bool(packet.incoming) and _is_in(packet.destination, rule.prefix)
+            return bool(packet.incoming) and not packet.is_translated and _is_in(packet.destination, rule.prefix)
+        case Hook.PUBLISHED:
+            return bool(packet.incoming) and _is_offered(rule, packet)
+        case Hook.OWN:
+            return not packet.incoming and _is_offered(rule, packet)
         case Hook.SEALED | Hook.LEAVING:
             return is_forwarded and packet.incoming == rule.bridge
         case Hook.ENTERING:
             return is_forwarded and packet.outgoing == rule.bridge
+        case Hook.HAIRPIN:
+            return (
+                packet.is_translated
+                and not packet.is_established
+                and packet.outgoing == rule.bridge
+                and _is_in(packet.source, rule.prefix)
+            )
         case Hook.POSTROUTING:
             # the nat hooks see the first packet of a connection only
             return bool(packet.outgoing) and not packet.is_established and _is_in(packet.source, rule.prefix)
-    raise NotImplementedError(f"the walk knows no hook {rule.hook}")
+
+
+def _is_offered(rule: Rule, packet: Packet) -> bool:
+    """Tell whether the rule's published port is what the first packet of a connection to the host is sent to."""
+    port = rule.port
+    if port is None or packet.outgoing or packet.is_established or packet.is_translated:
+        return False
+    if packet.destination == LOOPBACK6 or port.family != ip_address(packet.destination).version:
+        return False
+    if (port.protocol, port.host_port) != (packet.protocol, packet.port):
+        return False
+    return port.is_for_any_address or ip_address(port.host_ip) == ip_address(packet.destination)
 
 
 def _fits(rule: Rule, packet: Packet, bridges: frozenset[str]) -> bool:
@@ -102,7 +141,6 @@ def _is_peer(peer: Peer, other: str, bridge: str, bridges: frozenset[str]) -> bo
             return other in bridges
         case Peer.FOREIGN:
             return other not in bridges
-    raise NotImplementedError(f"the walk knows no peer {peer}")
 
 
 def _is_frame(frame: Frame, packet: Packet) -> bool:
@@ -115,7 +153,8 @@ def _is_frame(frame: Frame, packet: Packet) -> bool:
             return not packet.is_established and bool(packet.outgoing)
         case Frame.ROUTER_ADVERTISEMENT:
             return False
-    raise NotImplementedError(f"the walk knows no frame {frame}")
+        case Frame.PUBLISHED:
+            return packet.is_translated
 
 
 def _is_in(address: str, prefix: str) -> bool:

@@ -93,8 +93,8 @@ def left(endpoint: Endpoint) -> Endpoint:
     return Endpoint(config=endpoint.config, network_id=endpoint.network_id, network_name=endpoint.network_name)
 
 
-def interface_plan(world: World, endpoint: Endpoint) -> InterfacePlan:
-    """Return the veth pair that carries an endpoint."""
+def interface_plan(world: World, endpoint: Endpoint, *, has_hairpin: bool) -> InterfacePlan:
+    """Return the veth pair that carries an endpoint; `has_hairpin` where its container publishes ports."""
     network = world.networks[endpoint.network_id]
     addresses = [f"{endpoint.ipv4}/{endpoint.ipv4_prefix}"] if endpoint.ipv4 else []
     if endpoint.ipv6:
@@ -107,7 +107,13 @@ def interface_plan(world: World, endpoint: Endpoint) -> InterfacePlan:
         mtu=network.mtu,
         addresses=tuple(addresses),
         has_ipv6=bool(endpoint.ipv6),
+        has_hairpin=has_hairpin,
     )
+
+
+def publishes(container: Container) -> bool:
+    """Whether a container asks for published ports, served at the moment or not."""
+    return bool(container.host.port_bindings or container.host.publish_all_ports)
 
 
 def network_of(world: World, endpoint: Endpoint) -> Network:

@@ -33,7 +33,8 @@ class Bundles:
         self._images = images
         self._runtime = runtime
         self._host_etc = host_etc
-        os.makedirs(f"{self._instance.root}/containers", mode=0o700, exist_ok=True)
+        for parent in (f"{self._instance.root}/containers", f"{self._instance.run_dir}/bundles"):
+            os.makedirs(parent, mode=0o700, exist_ok=True)
 
     def directory(self, container_id: str) -> str:
         """Directory that lives as long as the container."""
@@ -44,7 +45,8 @@ class Bundles:
 
     def rootfs(self, container_id: str) -> str | None:
         """Path of the mounted rootfs, or None while it is not mounted."""
-        return self._images.storage.merged(container_id) if container_id in self._images.storage.mounted() else None
+        storage = self._images.storage
+        return storage.merged(container_id) if storage.is_mounted(container_id) else None
 
     # ---- life
 

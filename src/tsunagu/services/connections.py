@@ -37,8 +37,7 @@ class Connections:
         async with self._engine.lock(container.id):
             world = self._engine.world
             network, container = world.network(network.id), world.container(container.id)
-            self._check(world, network, container, replace(config, network=network.name))
-            config = replace(config, network=network.name)
+            config = self._check(world, network, container, replace(config, network=network.name))
             if container.is_running:
                 with self._engine.joining([network.id]):
                     await self._join(world, network, container, config)
@@ -76,7 +75,12 @@ class Connections:
             if container.is_running:
                 path = self._lifecycle.sandbox_path(container.id)
                 # Names go first, then the other default route comes, then the interface goes: nothing is lost.
-                self._engine.commit(EndpointsChanged(container.id, rest))
+                async with AsyncExitStack() as undo:
+                    leaving = future.containers[container.id]
+                    rest = await self._lifecycle.ports.publish(future, leaving, undo, is_strict=False)
+                    self._engine.commit(EndpointsChanged(container.id, rest))
+                    self._lifecycle.ports.settle(container.id)
+                    undo.pop_all()
                 await self._resolver.settle()
                 after = future.containers[container.id]
                 await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
@@ -87,7 +91,7 @@ class Connections:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
         self._lifecycle.emit_network("disconnect", container, network.id, network.name)
 
-    def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> None:
+    def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> EndpointConfig:
         mode = container.host.network_mode
         if mode == "host":
             raise Forbidden(
@@ -101,7 +105,7 @@ class Connections:
         if any(_is_on(world, e, network) for e in container.endpoints):
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         try:
-            spec.check_endpoint(world, config)
+            return spec.check_endpoint(world, config)
         except InvalidParameter as error:
             prefix = f"invalid config for network {network.name}: "
             raise InvalidParameter(error.message.removeprefix(prefix), hint=error.hint) from error
@@ -122,16 +126,20 @@ class Connections:
         path = self._lifecycle.sandbox_path(container.id)
         async with AsyncExitStack() as undo:
             undo.callback(leases.release, endpoint, container.id, keep_static=False)
-            await self._kernel.add_interface(path, attachments.interface_plan(future, endpoint))
+            plan = attachments.interface_plan(future, endpoint, has_hairpin=attachments.publishes(container))
+            await self._kernel.add_interface(path, plan)
             undo.push_async_callback(self._kernel.remove_interface, path, endpoint.host_ifname)
             undo.push_async_callback(self._kernel.set_default_routes, path, gateways.default_routes(world, container))
             await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
+            # the new network may be the first that ports can be published on, or the gateway from now on
+            endpoints = await self._lifecycle.ports.publish(future, after, undo, is_strict=False)
             if names.needs_resolver(future, after) and not names.needs_resolver(world, container):
                 await self._lifecycle.open_resolver(future, after, path)
                 self._bundles.write_etc(future, after)
             else:
                 self._bundles.write_hosts(future, after)
             self._engine.commit(EndpointsChanged(container.id, endpoints))
+            self._lifecycle.ports.settle(container.id)
             undo.pop_all()
 
 

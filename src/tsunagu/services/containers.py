@@ -9,7 +9,7 @@ import asyncio
 import signal as signals
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import spec
+from tsunagu.rules import ports, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -42,6 +42,7 @@ class Containers:
         self._exit_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
         self._removal_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
         self._auto_removals: set[str] = set()
+        self._removing: Counter[str] = Counter()
         lifecycle.on_exit = self._exited
 
     # ---- create
@@ -60,6 +61,8 @@ class Containers:
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         spec.check_binds(host.binds or ())
+        ports.check(host)
+        spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
         path, args = spec.command(merged)
         container = Container(
@@ -89,7 +92,7 @@ class Containers:
                 if address and endpoint.network_id and address not in self._lifecycle.leases.on(endpoint.network_id):
                     self._lifecycle.leases.take(endpoint.network_id, address, container.id)
         self._lifecycle.emit("create", container)
-        return container, []
+        return container, ports.warnings(engine.world, container)
 
     def _check_name(self, bare: str) -> None:
         spec.check_name_free(self._engine.world, bare)
@@ -110,7 +113,7 @@ class Containers:
         """Start a container; raises NotModified when it runs already."""
         container = self._engine.world.container(word)
         async with self._engine.lock(container.id):
-            container = self._engine.world.container(container.id)
+            container = self._startable(container.id)
             try:
                 await self._lifecycle.start(container)
             except NotModified:
@@ -119,6 +122,12 @@ class Containers:
                 if container.host.auto_remove:  # `run --rm` waits for the removal, also when nothing ever ran
                     await self.discard(self._engine.world.containers[container.id])
                 raise
+
+    def _startable(self, container_id: str) -> Container:
+        container = self._engine.world.container(container_id)
+        if self._removing[container_id]:
+            raise Conflict(f"container {container_id} is marked for removal and cannot be started")
+        return container
 
     async def stop(self, word: str, *, timeout: int | None = None, signal: str = "") -> None:
         """Stop a container and wait for its end; raises NotModified when it does not run.
@@ -138,7 +147,7 @@ class Containers:
             await self._stop(container, timeout, signal, is_restart=True)
             self._lifecycle.emit("stop", container)
         async with self._engine.lock(container.id):
-            container = self._engine.world.container(container.id)
+            container = self._startable(container.id)
             if not container.is_running:
                 await self._lifecycle.start(container)
         self._lifecycle.emit("restart", container)
@@ -197,12 +206,21 @@ class Containers:
         if link:
             raise InvalidParameter("removing links is not supported", hint="remove the container itself instead")
         container = await self._settled(word)
+        if container.is_running and not force:
+            raise Conflict(
+                f'cannot remove container "{container.name}": container is running: '
+                "stop the container before removing or force remove"
+            )
+        self._removing[container.id] += 1  # from here on nobody starts it again
+        try:
+            await self._kill_and_discard(container)
+        finally:
+            self._removing[container.id] -= 1
+            if not self._removing[container.id]:
+                del self._removing[container.id]
+
+    async def _kill_and_discard(self, container: Container) -> None:
         if container.is_running:
-            if not force:
-                raise Conflict(
-                    f'cannot remove container "{container.name}": container is running: '
-                    "stop the container before removing or force remove"
-                )
             self._lifecycle.signal(container, signals.SIGKILL)
             if not await self._lifecycle.ended(container.id, 60):
                 raise KernelFailure(
@@ -298,7 +316,7 @@ class Containers:
 
 def parse_signal(text: str) -> int:
     """Return the number of a signal given as `15`, `TERM` or `SIGTERM`; raises InvalidParameter in Docker's words."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < 4:
         number = int(text)
         if 0 < number <= signals.SIGRTMAX:
             return number
@@ -308,7 +326,8 @@ def parse_signal(text: str) -> int:
         if found is not None:
             return int(found)
         base, plus, offset = name.removeprefix("SIG").partition("+")
-        if base == "RTMIN" and plus and offset.isdigit() and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
+        is_offset = plus and offset.isascii() and offset.isdigit() and len(offset) < 3
+        if base == "RTMIN" and is_offset and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
             return signals.SIGRTMIN + int(offset)
     raise InvalidParameter(f"Invalid signal: {text}")
 

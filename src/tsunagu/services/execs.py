@@ -12,6 +12,7 @@ from tsunagu.kernel.runtime import ExecSession, Runtime
 from tsunagu.kernel.runtime_words import RuntimeFailed
 from tsunagu.model.container import Container
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound
+from tsunagu.rules import spec
 from tsunagu.wire import stdcopy
 
 from . import streams
@@ -73,6 +74,7 @@ class Execs:
         container = self._running(container_word)
         if not cmd:
             raise InvalidParameter("No exec command specified")
+        spec.check_process(cmd, env, user, working_dir)
         streams.parse_detach_keys(detach_keys)
         record = ExecRecord(
             id=self._engine.new_id(),

@@ -35,6 +35,8 @@ def parse_until(values: Sequence[str]) -> int | None:
     if len(values) > 1:
         raise InvalidParameter("more than one until filter specified")
     text = values[0]
+    if not text.isascii() or len(text) > 64:  # a number too long for a time is none
+        raise InvalidParameter(f"invalid until filter value {text[:64]!r}")
     if text.replace(".", "", 1).isdigit():
         return int(float(text) * 1e9)
     if (ago := _duration(text)) is not None:

@@ -23,17 +23,19 @@ from tsunagu.model.container import Container, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotModified
 from tsunagu.model.network import Endpoint, SandboxPlan
 from tsunagu.model.process import Exit, Process
-from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, World, apply
+from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
 from tsunagu.rules import gateways
 
 from . import attachments
 from .bundles import Bundles
 from .engine import Engine
 from .leases import Leases
+from .ports import Ports
 from .resolver import Resolver
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
+RECORD_AGAIN_SECONDS = 1.0
 INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may be open at once
 
 
@@ -47,13 +49,16 @@ class Lifecycle:
         runtime: Runtime,
         bundles: Bundles,
         resolver: Resolver,
+        ports: Ports,
     ) -> None:
         self._engine = engine
         self._kernel = kernel
         self._runtime = runtime
         self._bundles = bundles
         self._resolver = resolver
+        self.ports = ports
         self.leases = Leases(engine.world)
+        engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
         self.processes: dict[str, Process] = {}
         self._ended: dict[str, asyncio.Event] = {}
@@ -62,6 +67,10 @@ class Lifecycle:
 
     def sandbox_path(self, container_id: str) -> str:
         return f"{self._engine.instance.run_dir}/netns/{container_id}"
+
+    def _observe(self, before: World, event: Event, after: World) -> None:
+        if isinstance(event, NetworkRemoved):
+            self.leases.forget(event.network_id)
 
     # ---- start
 
@@ -76,11 +85,12 @@ class Lifecycle:
             endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
         except EngineError as error:
             self._fail_early(container.id)
-            raise type(error)(f"failed to set up container networking: {error.message}", hint=error.hint) from error
-        future = apply(world, EndpointsChanged(container.id, endpoints))
+            raise _networking_failed(error) from error
         try:
             with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
                 async with AsyncExitStack() as undo:
+                    endpoints = await self._publish(container, endpoints, undo)
+                    future = apply(engine.world, EndpointsChanged(container.id, endpoints))
                     process = await self._act(future, future.containers[container.id], undo)
                     state = State(
                         status=Status.RUNNING,
@@ -90,10 +100,12 @@ class Lifecycle:
                         conmon_started=process.conmon_started,
                         started_at=time.time_ns(),
                     )
+                    # A commit that fails (a full disk) must not leave a process that nobody owns.
+                    engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
                     undo.pop_all()
                 self.processes[container.id] = process
                 self._ended[container.id] = asyncio.Event()
-                engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
+                self.ports.settle(container.id)
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
             self._fail_early(container.id)
@@ -108,6 +120,15 @@ class Lifecycle:
         self.emit("start", container)
         self.watch(container.id)
         await self._resolver.settle()
+
+    async def _publish(
+        self, container: Container, endpoints: tuple[Endpoint, ...], undo: AsyncExitStack
+    ) -> tuple[Endpoint, ...]:
+        future = apply(self._engine.world, EndpointsChanged(container.id, endpoints))
+        try:
+            return await self.ports.publish(future, future.containers[container.id], undo)
+        except EngineError as error:
+            raise _networking_failed(error) from error
 
     async def _act(self, world: World, container: Container, undo: AsyncExitStack) -> Process:
         mount = spawn(self._bundles.mount(container), name=f"mount {container.id[:12]}")
@@ -138,7 +159,10 @@ class Lifecycle:
         has_resolver = any(world.networks[e.network_id].has_names for e in container.endpoints)
         plan = SandboxPlan(
             path=path,
-            interfaces=tuple(attachments.interface_plan(world, e) for e in container.endpoints),
+            interfaces=tuple(
+                attachments.interface_plan(world, e, has_hairpin=attachments.publishes(container))
+                for e in container.endpoints
+            ),
             routes=gateways.default_routes(world, container),
             has_resolver=has_resolver,
         )
@@ -203,8 +227,20 @@ class Lifecycle:
 
     async def _watch(self, container_id: str) -> None:
         exit_ = await self._runtime.wait(self.processes[container_id], container_id)
-        async with self._engine.lock(container_id):
-            await self._finish(container_id, exit_)
+        while True:
+            try:
+                async with self._engine.lock(container_id):
+                    await self._finish(container_id, exit_)
+                return
+            except KernelFailure as error:
+                container = self._engine.world.containers.get(container_id)
+                if container is None or not container.is_running:
+                    raise
+                # The end could not be recorded (a full disk): it is true all the same, and others go on meanwhile.
+                log.error(
+                    "end of a container not recorded, trying again container=%s error=%s", container_id[:12], error
+                )
+            await asyncio.sleep(RECORD_AGAIN_SECONDS)
 
     async def _finish(self, container_id: str, exit_: Exit) -> None:
         """Record the end at once, so that names leave at once; then give everything back to the kernel."""
@@ -255,6 +291,7 @@ class Lifecycle:
             # The links are silent at once; `settle_kernel` waits until they are gone, when somebody must know.
             gone = self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names, waits=False)
             works.append(("sandbox", gone))
+            works.append(("published ports", self.ports.close(container.id)))
         results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)
         # The rootfs can only be unmounted once the runtime has let go of it.
         results += await asyncio.gather(self._bundles.unmount(container.id), return_exceptions=True)
@@ -333,3 +370,7 @@ class Lifecycle:
     def _emit_networks(self, action: str, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
         for endpoint in endpoints:
             self.emit_network(action, container, endpoint.network_id, endpoint.network_name)
+
+
+def _networking_failed(error: EngineError) -> EngineError:
+    return type(error)(f"failed to set up container networking: {error.message}", hint=error.hint)

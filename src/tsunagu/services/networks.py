@@ -1,7 +1,6 @@
 """Networks: create, remove, prune, and the predefined three. Decide, act, record, publish.
 
-The nft table is rebuilt from the world after every change and never read back. May import kernel, rules and wire; an
-operation that fails leaves neither a bridge nor a row behind.
+May import kernel and rules; an operation that fails leaves neither a bridge nor a row behind.
 """
 
 from __future__ import annotations
@@ -21,35 +20,45 @@ from tsunagu.model.errors import (
     EngineError,
     Forbidden,
     InvalidParameter,
-    KernelFailure,
     NotFound,
     NotSupported,
 )
-from tsunagu.model.network import BRIDGE_NAME, DNS_TTL, ICC, IFACE_PREFIX, MASQUERADE, MTU, BridgePlan, Network, Subnet
-from tsunagu.model.world import NetworkCreated, NetworkRemoved, World, apply
-from tsunagu.rules import ipam, policy
-from tsunagu.wire import nft
+from tsunagu.model.network import (
+    BRIDGE_NAME,
+    DNS_TTL,
+    HOST_BINDING,
+    ICC,
+    IFACE_PREFIX,
+    MASQUERADE,
+    MTU,
+    BridgePlan,
+    Network,
+    Subnet,
+)
+from tsunagu.model.world import NetworkCreated, NetworkRemoved
+from tsunagu.rules import ipam, ports
 
 from .engine import Engine
 from .filters import check_filters, matches_labels, parse_until
+from .firewall import Firewall
 
 log = logging.getLogger("tsunagu.networks")
 PREDEFINED = ("bridge", "host", "none")
 POOL_PREFIX = 24
+IPV6_MINIMUM_MTU = 1280  # RFC 8200, section 5
 _BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
-_OPTIONS = {BRIDGE_NAME, MASQUERADE, ICC, MTU, IFACE_PREFIX, DNS_TTL}
+_OPTIONS = {BRIDGE_NAME, MASQUERADE, ICC, MTU, IFACE_PREFIX, DNS_TTL, HOST_BINDING}
 
 
 class Networks:
     """Decisions about networks; `kernel` carries them out."""
 
-    def __init__(self, engine: Engine, kernel: NetworkKernel) -> None:
+    def __init__(self, engine: Engine, kernel: NetworkKernel, firewall: Firewall) -> None:
         self._engine = engine
         self._kernel = kernel
-        # Creates and removals change one shared thing, the set of subnets and the nft table: one at a time.
+        self._firewall = firewall
+        # Creates and removals change one shared thing, the set of subnets: one at a time.
         self._lock = asyncio.Lock()
-        self._firewall_lock = asyncio.Lock()
-        self._in_force: tuple[policy.Rule, ...] | None = None
 
     async def create(
         self,
@@ -76,9 +85,11 @@ class Networks:
                 await self._kernel.ensure_bridge(bridge_plan(network))
                 if enable_ipv6 or any(":" in s.subnet for s in network.subnets):
                     await self._kernel.enable_forwarding(ipv6=True)
-                undo.push_async_callback(self.sync_firewall)
-                await self.sync_firewall(apply(self._engine.world, NetworkCreated(network)))
-                self._engine.commit(NetworkCreated(network))
+                event = NetworkCreated(network)
+                await self._firewall.announce(event)
+                undo.push_async_callback(self._firewall.revoke, event)
+                self._engine.commit(event)
+                self._firewall.settle(event)
                 undo.pop_all()
         self._engine.emit("network", "create", network.id, {"name": network.name, "type": network.driver})
         return network
@@ -102,7 +113,7 @@ class Networks:
                     hint="a container is joining it right now",
                 )
             self._engine.commit(NetworkRemoved(network.id))
-            await asyncio.gather(self._kernel.remove_bridge(network.bridge), self.sync_firewall())
+            await asyncio.gather(self._kernel.remove_bridge(network.bridge), self._firewall.sync())
         self._engine.emit("network", "destroy", network.id, {"name": network.name, "type": network.driver})
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
@@ -131,33 +142,12 @@ class Networks:
             if network.id in (e.network_id, e.config.network) or e.config.network == network.name
         ]
 
-    async def sync_firewall(self, world: World | None = None) -> None:
-        """Make our nft tables equal to the programme of `world` (default: the current one), in one transaction.
-
-        Only the difference to what we installed last is sent; when the kernel refuses it, somebody else changed the
-        table, and the whole of it is replaced.
-        """
-        async with self._firewall_lock:
-            wanted = policy.programme(world or self._engine.world)
-            table = self._engine.instance.nft_table
-            before, self._in_force = self._in_force, None
-            if before is not None and (change := nft.update(before, wanted, table)):
-                try:
-                    await self._kernel.apply_firewall(change)
-                except KernelFailure as error:
-                    log.warning("nft table was changed by somebody else, replacing it: %s", error)
-                    before = None
-            if before is None:
-                await self._kernel.apply_firewall(nft.script(wanted, table))
-            self._in_force = wanted
-
     async def withdraw(self) -> None:
         """Remove bridges and tables from the kernel; only when nothing runs. `restore` makes them anew."""
         for network in self._engine.world.networks.values():
             if network.driver == "bridge":
                 await self._kernel.remove_bridge(network.bridge)
-        await self._kernel.apply_firewall(nft.script((), self._engine.instance.nft_table))
-        self._in_force = None
+        await self._firewall.withdraw()
 
     async def restore(self) -> None:
         """Make kernel and world agree at engine start: predefined networks, bridges, the nft table."""
@@ -168,7 +158,7 @@ class Networks:
                 await self._kernel.ensure_bridge(bridge_plan(network))
         if any(n.enable_ipv6 for n in self._engine.world.networks.values()):
             await self._kernel.enable_forwarding(ipv6=True)
-        await self.sync_firewall()
+        await self._firewall.sync()
 
     # ---- decisions
 
@@ -193,6 +183,8 @@ class Networks:
             raise NotSupported("networks without IPv4 are not supported yet", hint="leave out --ipv4=false")
         identifier = self._engine.new_id()
         mtu = check_options(options)
+        if enable_ipv6 and 0 < mtu < IPV6_MINIMUM_MTU:
+            raise InvalidParameter(f"invalid value for {MTU}: {mtu} (IPv6 needs {IPV6_MINIMUM_MTU} or more)")
         bridge = options.get(BRIDGE_NAME) or self._engine.instance.bridge_name(identifier)
         holder = next((n for n in world.networks.values() if n.bridge == bridge), None)
         if holder or bridge in await self._kernel.list_links():
@@ -254,7 +246,7 @@ class Networks:
             "com.docker.network.bridge.default_bridge": "true",
             ICC: "true",
             MASQUERADE: "true",
-            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+            HOST_BINDING: instance.bind_address,
             BRIDGE_NAME: instance.default_bridge,
             MTU: str(await self._kernel.default_mtu()),
         }
@@ -278,6 +270,7 @@ def bridge_plan(network: Network) -> BridgePlan:
         mtu=network.mtu,
         addresses=tuple(f"{s.gateway}/{s.subnet.partition('/')[2]}" for s in network.subnets if s.gateway),
         has_ipv6=network.enable_ipv6,
+        routes_loopback=network.enable_ipv4 and not network.is_internal,
     )
 
 
@@ -290,7 +283,9 @@ def check_options(options: Mapping[str, str]) -> int:
             )
         if key in (ICC, MASQUERADE) and value not in _BOOLEANS:
             raise InvalidParameter(f"failed to parse {key} value: {value!r} (use true or false)")
-        if key == DNS_TTL and not (value.isascii() and value.isdigit() and int(value) <= 86400):
+        if key == HOST_BINDING and value:
+            ports.check_default_address(value)
+        if key == DNS_TTL and not (_is_number(value) and int(value) <= 86400):
             raise InvalidParameter(f"invalid value for {key}: {value!r} (seconds, 0 to 86400)")
     for key in (BRIDGE_NAME, IFACE_PREFIX):
         name = options.get(key, "x")
@@ -299,15 +294,19 @@ def check_options(options: Mapping[str, str]) -> int:
             not name
             or len(name) > limit
             or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
-            or name in (".", "..")
+            or name in (".", "..", "all", "default")  # the kernel's own names below /proc/sys/net/ipv4/conf
         ):
             raise InvalidParameter(
                 f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')"
             )
     mtu = options.get(MTU, "0")
-    if not (mtu.isascii() and mtu.isdigit()) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
-        raise InvalidParameter(f"invalid value for {MTU}: {mtu!r} (68 to 65535)")
+    if not _is_number(mtu) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
+        raise InvalidParameter(f"invalid value for {MTU}: {mtu[:64]!r} (68 to 65535)")
     return int(mtu)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _first_host(subnet: str) -> str:

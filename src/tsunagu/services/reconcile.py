@@ -43,6 +43,7 @@ async def reconcile(
     for container_id in running:
         container = engine.world.containers[container_id]
         lifecycle.adopt(container)
+        await lifecycle.ports.adopt(container)
         if names.needs_resolver(engine.world, container) and not resolver.holds(container_id):
             log.info("name server sockets were lost, opening new ones container=%s", container_id[:12])
             try:
@@ -50,18 +51,28 @@ async def reconcile(
             except EngineError as error:  # its process has ended meanwhile, or its namespace is gone
                 log.warning("no name server for container=%s: %s", container_id[:12], error)
     await _remove_orphans(engine, kernel, runtime, bundles, running)
-    for container in list(engine.world.containers.values()):
-        if container.state.status is Status.REMOVING:
-            log.info("finishing a removal container=%s", container.id[:12])
-            async with engine.lock(container.id):
-                await containers.discard(container)
     for identifier, operation in engine.db.all("intent"):
-        log.info("undone after a crash container=%s operation=%s", identifier[:12], operation.decode())
-        engine.db.delete("intent", identifier)
         container_or_none = engine.world.containers.get(identifier)
-        if container_or_none is not None and not container_or_none.is_running:
+        if container_or_none is not None and identifier not in running:
+            log.info("undone after a crash container=%s operation=%s", identifier[:12], operation.decode())
             state = replace(container_or_none.state, error="the engine was killed while this container started")
             engine.commit(ContainerStateChanged(identifier, state))
+            if container_or_none.host.auto_remove:  # as after any other start that failed
+                await _discard(engine, containers, identifier)
+        engine.db.delete("intent", identifier)
+    for container in list(engine.world.containers.values()):
+        is_ephemeral = container.host.auto_remove and container.state.status is Status.EXITED
+        if is_ephemeral or container.state.status is Status.REMOVING:
+            await _discard(engine, containers, container.id)
+
+
+async def _discard(engine: Engine, containers: Containers, container_id: str) -> None:
+    """Finish a removal; that of an adopted container which has just ended may be under way already."""
+    async with engine.lock(container_id):
+        container = engine.world.containers.get(container_id)
+        if container is not None and not container.is_running:
+            log.info("finishing a removal container=%s", container_id[:12])
+            await containers.discard(container)
 
 
 async def _remove_orphans(

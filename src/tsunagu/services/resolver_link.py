@@ -98,6 +98,9 @@ class Link:
                 self._kill()
             self._pid_file.unlink(missing_ok=True)
             Path(self._path).unlink(missing_ok=True)
+            log_path = self._directory / "log"
+            if log_path.exists() and log_path.stat().st_size == 0:
+                log_path.unlink()  # a log with a word in it stays: it tells of something that went wrong
         self._detach()
         self._changed.set()
 

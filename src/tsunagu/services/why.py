@@ -80,7 +80,10 @@ class Why:
             raise InvalidParameter("nothing to reach was named")
         facts = await self._kernel.surroundings()
         world = self._engine.world
-        host = Host(addresses=facts.addresses, forwards=facts.forwards, outside=facts.outside)
+        host = Host(
+            addresses=facts.addresses, forwards=facts.forwards, outside=facts.outside,
+            bridge_netfilter=facts.bridge_netfilter,
+        )  # fmt: skip
         flow = Flow(source=source, target=target, protocol=protocol, port=port)
         try:
             said = reach(world, flow, host)
@@ -217,7 +220,7 @@ class _Probe:
 
     async def _sizes(self, said: Reach) -> None:
         """Two interfaces on one network with different packet sizes lose what is larger than the smaller one."""
-        if self._source is None or self._is_host:
+        if self._source is None or self._is_host or said.landing:  # by way of the host: no network is shared
             return
         for holder in said.holders:
             target = self._world.containers[holder]
@@ -291,6 +294,9 @@ class _Probe:
             else:
                 self._warnings.append(f"nothing in {container.name} listens on any port that others reach")
             return
+        if said.landing:
+            self._check(container.name, found, [said.landing], is_same=False, landing_port=said.landing_port)
+            return
         addresses = [a for a in said.addresses if _owns(container, a)] or list(said.addresses)
         is_same = self._source is not None and self._source.id == sandbox_of(self._world, container).id
         self._check(container.name, found, addresses, is_same=is_same)
@@ -302,9 +308,12 @@ class _Probe:
         with suppress(OSError):
             self._check("the host", probes.listeners(os.getpid()), list(said.addresses), is_same=self._is_host)
 
-    def _check(self, name: str, found: Sequence[Listener], addresses: Sequence[str], *, is_same: bool) -> None:
-        """Raise unless one of `found` takes what is sent to the port at one of `addresses`."""
-        port, protocol = self._flow.port, self._flow.protocol
+    def _check(
+        self, name: str, found: Sequence[Listener], addresses: Sequence[str], *, is_same: bool, landing_port: int = 0
+    ) -> None:
+        """Raise unless one of `found` takes what is sent to the port at one of `addresses`; `landing_port` is the
+        container's port when a published one leads there: asking for another port of the host is no remedy then."""
+        port, protocol = landing_port or self._flow.port, self._flow.protocol
         here = [one for one in found if (one.protocol, one.port) == (protocol, port)]
         taking = [one for one in here if any(_takes(one.address, a) for a in addresses)]
         if taking or (is_same and here):
@@ -316,17 +325,20 @@ class _Probe:
         if here:
             shown = ", ".join(dict.fromkeys(one.address for one in here))
             raise _Wrong(
-                Fact.OTHER_ADDRESS, self._elsewhere(here, name), listeners=shown, address=", ".join(addresses), **words
+                Fact.OTHER_ADDRESS,
+                self._logs(name) if landing_port else self._elsewhere(here, name),
+                listeners=shown,
+                address=", ".join(addresses),
+                **words,
             )
         others = [one for one in found if any(_takes(one.address, a) for a in addresses)]
         if other := next((one for one in others if one.port == port), None):
-            again = self._again(self._flow.target, port, other.protocol)
+            again = self._logs(name) if landing_port else self._again(self._flow.target, port, other.protocol)
             raise _Wrong(Fact.OTHER_PROTOCOL, again, other=other.protocol, **words)
         same = [one for one in others if one.protocol == protocol]
         if same:
-            raise _Wrong(
-                Fact.OTHER_PORT, self._again(self._flow.target, same[0].port, protocol), listeners=_shown(same), **words
-            )
+            again = self._logs(name) if landing_port else self._again(self._flow.target, same[0].port, protocol)
+            raise _Wrong(Fact.OTHER_PORT, again, listeners=_shown(same), **words)
         raise _Wrong(Fact.NOT_LISTENING, self._logs(name), **words)
 
     def _elsewhere(self, here: Sequence[Listener], name: str) -> str:

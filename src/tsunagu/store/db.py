@@ -47,25 +47,37 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make all writes inside one atomic commit; an exception rolls them back."""
+        """Make all writes inside one atomic commit; an exception rolls them back.
+
+        Raises KernelFailure when the disk is full.
+        """
         if self._db.in_transaction:
             yield
             return
-        self._db.execute("BEGIN IMMEDIATE")
+        self._write("BEGIN IMMEDIATE")
         try:
             yield
+            self._write("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite has rolled back by itself after some failures
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _write(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise KernelFailure(
+                f"database {self.path} cannot be written: {error}", hint="is there space left on its disk?"
+            ) from error
 
     def put(self, kind: str, identifier: str, value: bytes) -> None:
         """Insert or replace one row."""
-        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, identifier, value))
+        self._write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (kind, identifier, value))
 
     def delete(self, kind: str, identifier: str) -> None:
         """Remove one row if it is there."""
-        self._db.execute("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, identifier))
+        self._write("DELETE FROM objects WHERE kind = ? AND id = ?", (kind, identifier))
 
     def get(self, kind: str, identifier: str) -> bytes | None:
         """Return one row's value, or None."""

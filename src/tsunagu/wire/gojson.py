@@ -55,16 +55,16 @@ def _float(value: float) -> str:
     if value - value != 0:  # infinities and NaN
         raise TypeError("json: unsupported value: " + str(value))
     text = repr(value)
-    if "e" in text:
-        exponent = int(text.partition("e")[2])
-        if -7 < exponent < 21:
-            text = f"{value:.20f}".rstrip("0").rstrip(".") if exponent < 0 else f"{value:.0f}"
-        else:
-            mantissa = text.partition("e")[0].removesuffix(".0")
-            return f"{mantissa}e{exponent:+03d}" if exponent > 0 else f"{mantissa}e-{-exponent}"
-    elif abs(value) >= 1e16:
-        text = f"{value:.0f}"
-    return text.removesuffix(".0")
+    if "e" not in text:
+        return text.removesuffix(".0")
+    mantissa, _, power = text.partition("e")
+    mantissa, exponent = mantissa.removesuffix(".0"), int(power)
+    if not -7 < exponent < 21:
+        return f"{mantissa}e{exponent:+03d}" if exponent > 0 else f"{mantissa}e-{-exponent}"
+    # the shortest digits that read back, and zeros: what 'f' with precision -1 means to Go
+    sign, digits = ("-", mantissa[1:]) if mantissa[0] == "-" else ("", mantissa)
+    digits = digits.replace(".", "")
+    return sign + ("0." + "0" * (-exponent - 1) + digits if exponent < 0 else digits.ljust(exponent + 1, "0"))
 
 
 def _typed(value: Typed) -> str:

@@ -6,7 +6,8 @@ its order, with a counter and the code of its reason as comment.
 Shape: a packet crosses one verdict-map lookup per hook, however many networks there are, and then only the chain of
 its own network. `script` replaces both tables in one transaction; `update` changes the chains of single networks, so
 that the cost of one change does not grow with the number of the others. Connections survive either: their state is
-conntrack's.
+conntrack's. Published ports are elements of maps from the host's address and port to the container's, one lookup for
+the first packet of a connection; each element has its counter.
 
 Inside an nft hook several of our stages may follow each other (`Hook.SEALED`, `ENTERING`, `LEAVING` in forward); accept
 ends the hook and drop ends the packet, which is what `rules.policy` means by "the first that matches decides".
@@ -15,16 +16,17 @@ ends the hook and drop ends the packet, which is what `rules.policy` means by "t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from tsunagu.model.errors import InvalidParameter
-from tsunagu.model.network import port_group
-from tsunagu.rules.policy import Frame, Hook, Peer, Rule
+from tsunagu.model.network import PublishedPort, port_group
+from tsunagu.rules.policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 _PREFIX = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
+_NUMERIC = re.compile(r"[0-9a-f.:]+")
 _SHORT = 12
 
 
@@ -37,11 +39,14 @@ class _Stage(msgspec.Struct, frozen=True):
     key: str  # expression before "vmap"
     type: str  # type of the map's keys
     other: str  # expression for the packet's other interface
+    match: str = ""  # expression for a prefix that the rule itself tests, where the key is not the prefix
 
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
 _BASE = {
     ("inet", "prerouting"): "type filter hook prerouting priority mangle; policy accept;",
+    ("inet", "arriving"): "type nat hook prerouting priority dstnat; policy accept;",
+    ("inet", "own"): "type nat hook output priority -100; policy accept;",
     ("inet", "forward"): _FORWARD,
     ("inet", "postrouting"): "type nat hook postrouting priority srcnat; policy accept;",
     ("bridge", "prerouting"): "type filter hook prerouting priority filter; policy accept;",
@@ -49,15 +54,41 @@ _BASE = {
 }
 _STAGES: dict[tuple[Hook, int], _Stage] = {
     (Hook.BRIDGE_PREROUTING, 0): _Stage("bridge", "prerouting", "received", "meta iifgroup", "devgroup", ""),
+    (Hook.LOOPBACK, 0): _Stage("inet", "prerouting", "loopback", f"ip daddr {LOOPBACK} iifname", "ifname", ""),
     (Hook.PREROUTING, 4): _Stage("inet", "prerouting", "towards4", "ip daddr", "ipv4_addr", "iifname"),
     (Hook.PREROUTING, 6): _Stage("inet", "prerouting", "towards6", "ip6 daddr", "ipv6_addr", "iifname"),
     (Hook.SEALED, 0): _Stage("inet", "forward", "sealed", "iifname", "ifname", "oifname"),
     (Hook.ENTERING, 0): _Stage("inet", "forward", "entering", "oifname", "ifname", "iifname"),
     (Hook.LEAVING, 0): _Stage("inet", "forward", "leaving", "iifname", "ifname", "oifname"),
     (Hook.BRIDGE_FORWARD, 0): _Stage("bridge", "forward", "apart", "meta iifgroup", "devgroup", ""),
+    (Hook.HAIRPIN, 4): _Stage("inet", "postrouting", "hairpin", "ct status dnat oifname", "ifname", "", "ip saddr"),
+    (Hook.HAIRPIN, 6): _Stage("inet", "postrouting", "hairpin", "ct status dnat oifname", "ifname", "", "ip6 saddr"),
     (Hook.POSTROUTING, 4): _Stage("inet", "postrouting", "from4", "ip saddr", "ipv4_addr", "oifname"),
     (Hook.POSTROUTING, 6): _Stage("inet", "postrouting", "from6", "ip6 saddr", "ipv6_addr", "oifname"),
 }
+_ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
+# Where TRANSLATE rules are kept. "at" is asked first: one address of the host; then "any": all of them.
+_PORT_CHAINS = {Hook.PUBLISHED: "arriving", Hook.OWN: "own"}
+_PORT_MAPS = {
+    f"{chain}_{kind}{family}": f"type {_ADDRESS[family] + ' . ' if kind == 'at' else ''}inet_proto . inet_service"
+    f" : {_ADDRESS[family]} . inet_service"
+    for chain in _PORT_CHAINS.values()
+    for kind in ("at", "any")
+    for family in (4, 6)
+}
+_PORT_LOOKUPS = {
+    chain: [
+        f"dnat {ip} to {ip} daddr . meta l4proto . th dport map @{chain}_at{family}"
+        for ip, family in (("ip", 4), ("ip6", 6))
+    ]
+    + [
+        f"fib daddr type local {own}dnat {ip} to meta l4proto . th dport map @{chain}_any{family}"
+        for ip, family, own in (("ip", 4, ""), ("ip6", 6, f"ip6 daddr != {LOOPBACK6} "))
+    ]
+    for chain in _PORT_CHAINS.values()
+}
+# Where translated packets may go, so that nobody else's translation opens a container.
+_TARGETS = {f"published{family}": f"type {_ADDRESS[family]} . inet_proto . inet_service" for family in (4, 6)}
 _FRAMES = {
     Frame.ANY: "",
     Frame.ESTABLISHED: "ct state established,related",
@@ -65,6 +96,10 @@ _FRAMES = {
     Frame.NOT_ARP: "ether type != arp",
     Frame.ROUTER_ADVERTISEMENT: "icmpv6 type nd-router-advert",
 }
+# one line for each family
+_PUBLISHED = [
+    f"ct status dnat {ip} daddr . meta l4proto . th dport @published{family}" for ip, family in (("ip", 4), ("ip6", 6))
+]
 
 
 def script(programme: Sequence[Rule], table: str) -> str:
@@ -86,7 +121,7 @@ def update(before: Sequence[Rule], after: Sequence[Rule], table: str) -> str:
     must then make sure that the tables are there). Other networks are not touched either way. The script fails as a
     whole when the kernel does not hold `before` (somebody flushed the table); apply `script` then.
     """
-    present = {_stage(rule).family for rule in before}
+    present = {"inet" if rule.port is not None else _stage(rule).family for rule in before}
     before, after = _changed(before, after)
     old, new = _compile(before), _compile(after)
     lines: list[str] = []
@@ -97,34 +132,55 @@ def update(before: Sequence[Rule], after: Sequence[Rule], table: str) -> str:
 
 
 def _changed(before: Sequence[Rule], after: Sequence[Rule]) -> tuple[list[Rule], list[Rule]]:
-    """Leave out the networks whose rules are the very same objects in both (`policy.programme` keeps them)."""
+    """Leave out the parts whose rules are the very same objects in both (`policy.programme` keeps them)."""
     old, new = {id(rule) for rule in before}, {id(rule) for rule in after}
-    touched = {rule.network for rule in before if id(rule) not in new}
-    touched |= {rule.network for rule in after if id(rule) not in old}
-    return [rule for rule in before if rule.network in touched], [rule for rule in after if rule.network in touched]
+    touched = {_owner(rule) for rule in before if id(rule) not in new}
+    touched |= {_owner(rule) for rule in after if id(rule) not in old}
+    return [rule for rule in before if _owner(rule) in touched], [rule for rule in after if _owner(rule) in touched]
+
+
+def _owner(rule: Rule) -> tuple[str, str]:
+    """What a rule belongs to: its network, or the endpoint that its port leads to."""
+    return rule.network, rule.target
 
 
 # ---- compiling: rules -> sets, maps and chains
 
 
 class _Table(msgspec.Struct):
-    bridges: set[str] = set()
-    maps: dict[str, dict[str, str]] = {}  # map name -> key -> chain
+    sets: dict[str, set[str]] = {}
+    maps: dict[str, dict[str, str]] = {}  # map name -> key -> verdict, or address and port
     chains: dict[str, list[str]] = {}  # chain name -> rule lines
 
 
 def _compile(programme: Iterable[Rule]) -> dict[str, _Table]:
     tables: dict[str, _Table] = {}
     for rule in programme:
+        if rule.port is not None:
+            _add_port(tables.setdefault("inet", _Table()), rule, rule.port)
+            continue
         stage = _stage(rule)
         table = tables.setdefault(stage.family, _Table())
         if stage.family == "inet":
-            table.bridges.add(_interface(rule.bridge))
+            table.sets.setdefault("bridges", set()).add(_interface(rule.bridge))
         chain = f"{stage.map}_{rule.network[:_SHORT]}"
         key = _key(rule, stage)
-        table.maps.setdefault(stage.map, {})[key] = chain
-        table.chains.setdefault(chain, []).append(_line(rule, stage))
+        table.maps.setdefault(stage.map, {})[key] = f"jump {chain}"
+        table.chains.setdefault(chain, []).extend(_lines(rule, stage))
     return tables
+
+
+def _add_port(table: _Table, rule: Rule, port: PublishedPort) -> None:
+    kind = "any" if port.is_for_any_address else "at"
+    address = [] if kind == "any" else [_numeric(port.host_ip)]
+    if port.protocol not in ("tcp", "udp"):
+        raise InvalidParameter(f"invalid protocol: {port.protocol!r}")
+    target = _numeric(rule.target)
+    key = " . ".join([*address, port.protocol, str(int(port.host_port))])
+    where = table.maps.setdefault(f"{_PORT_CHAINS[rule.hook]}_{kind}{port.family}", {})
+    where.setdefault(key, f"{target} . {int(port.container_port)}")  # the first rule that matches decides
+    entrance = f"{target} . {port.protocol} . {int(port.container_port)}"
+    table.sets.setdefault(f"published{port.family}", set()).add(entrance)
 
 
 def _stage(rule: Rule) -> _Stage:
@@ -138,15 +194,11 @@ def _key(rule: Rule, stage: _Stage) -> str:
     return str(port_group(rule.bridge)) if stage.type == "devgroup" else _prefix(rule.prefix)
 
 
-def _line(rule: Rule, stage: _Stage) -> str:
-    parts = [
-        _peer(rule, stage),
-        _FRAMES[rule.frame],
-        "counter",
-        rule.verdict.value,
-        f'comment "{rule.reason.code}"',
-    ]
-    return " ".join(part for part in parts if part)
+def _lines(rule: Rule, stage: _Stage) -> list[str]:
+    frames = _PUBLISHED if rule.frame is Frame.PUBLISHED else [_FRAMES[rule.frame]]
+    start = [_peer(rule, stage), f"{stage.match} {_prefix(rule.prefix)}" if stage.match else ""]
+    end = ["counter", rule.verdict.value, f'comment "{rule.reason.code}"']
+    return [" ".join(part for part in [*start, frame, *end] if part) for frame in frames]
 
 
 def _peer(rule: Rule, stage: _Stage) -> str:
@@ -170,6 +222,12 @@ def _interface(name: str) -> str:
     return f'"{name}"'
 
 
+def _numeric(address: str) -> str:
+    if not _NUMERIC.fullmatch(address):
+        raise InvalidParameter(f"invalid address: {address!r}")
+    return address
+
+
 def _prefix(text: str) -> str:
     if not _PREFIX.fullmatch(text):
         raise InvalidParameter(f"invalid prefix: {text!r}")
@@ -186,27 +244,27 @@ def _stages(family: str) -> list[_Stage]:
 def _print(table: _Table, family: str, name: str) -> list[str]:
     """A whole table, with all sets, maps and base chains, needed or not: updates add and remove elements only."""
     lines = [f"table {family} {name} {{"]
-    if family == "inet":
-        lines += _block("set bridges", "type ifname", *_list(sorted(table.bridges)))
+    for one, kind in _set_types(family).items():
+        lines += _block(f"set {one}", kind, *_list(sorted(table.sets.get(one, ()))))
     for chain, rules in table.chains.items():
         lines += _block(f"chain {chain}", *rules)
-    for stage in _stages(family):
-        elements = [f"{key} : jump {chain}" for key, chain in sorted(table.maps.get(stage.map, {}).items())]
-        lines += _block(f"map {stage.map}", *_map_type(stage), *_list(elements))
-    for chain, header in _base(family):
-        lines += _block(f"chain {chain}", header, *_lookups(family, chain))
+    for one, header in _map_types(family).items():
+        elements = [f"{key} : {value}" for key, value in sorted(table.maps.get(one, {}).items())]
+        lines += _block(f"map {one}", *header, *_list(elements))
+    for chain, start in _base(family):
+        lines += _block(f"chain {chain}", start, *_lookups(family, chain))
     return [*lines, "}"]
 
 
 def _skeleton(family: str, table: str) -> list[str]:
     """A table without rules, made if it is not there and left as it is otherwise."""
     lines = [f"table {family} {table} {{"]
-    if family == "inet":
-        lines += _block("set bridges", "type ifname")
-    for stage in _stages(family):
-        lines += _block(f"map {stage.map}", *_map_type(stage))
-    for chain, header in _base(family):
-        lines += _block(f"chain {chain}", header)
+    for one, kind in _set_types(family).items():
+        lines += _block(f"set {one}", kind)
+    for one, header in _map_types(family).items():
+        lines += _block(f"map {one}", *header)
+    for chain, start in _base(family):
+        lines += _block(f"chain {chain}", start)
     lines.append("}")
     for chain, _ in _base(family):
         lines.append(f"flush chain {family} {table} {chain}")
@@ -224,13 +282,13 @@ def _difference(old: _Table, new: _Table, family: str, table: str, *, is_new: bo
     if is_new:
         # after the chains: nft sends the elements of a new interval map along with the map (libnftables 1.0.6)
         lines += _skeleton(family, table)
-    lines += _elements("bridges", old.bridges, new.bridges, where)
+    for one in _set_types(family):
+        before, after = (dict.fromkeys(side.sets.get(one, ()), "") for side in (old, new))
+        lines += _elements(one, before, after, where)
     for chain, rules in changed.items():
         lines += [f"add rule {where} {chain} {rule}" for rule in rules]
-    for stage in _stages(family):
-        before = {f"{key} : jump {chain}" for key, chain in old.maps.get(stage.map, {}).items()}
-        after = {f"{key} : jump {chain}" for key, chain in new.maps.get(stage.map, {}).items()}
-        lines += _elements(stage.map, before, after, where)
+    for one in _map_types(family):
+        lines += _elements(one, old.maps.get(one, {}), new.maps.get(one, {}), where)
     for chain in sorted(old.chains.keys() - new.chains.keys()):
         lines += [f"flush chain {where} {chain}", f"delete chain {where} {chain}"]
     return lines
@@ -241,11 +299,22 @@ def _base(family: str) -> list[tuple[str, str]]:
 
 
 def _lookups(family: str, chain: str) -> list[str]:
-    return [f"{stage.key} vmap @{stage.map}" for stage in _stages(family) if stage.chain == chain]
+    found = {f"{stage.key} vmap @{stage.map}": None for stage in _stages(family) if stage.chain == chain}
+    return [*found, *(_PORT_LOOKUPS.get(chain, []) if family == "inet" else [])]
 
 
-def _map_type(stage: _Stage) -> list[str]:
-    return [f"type {stage.type} : verdict"] + (["flags interval"] if stage.type.endswith("_addr") else [])
+def _set_types(family: str) -> dict[str, str]:
+    return {"bridges": "type ifname", **_TARGETS} if family == "inet" else {}
+
+
+def _map_types(family: str) -> dict[str, list[str]]:
+    types = {
+        stage.map: [f"type {stage.type} : verdict"] + (["flags interval"] if stage.type.endswith("_addr") else [])
+        for stage in _stages(family)
+    }
+    if family == "inet":
+        types |= {one: [kind, "counter"] for one, kind in _PORT_MAPS.items()}
+    return types
 
 
 def _block(head: str, *lines: str) -> list[str]:
@@ -256,10 +325,11 @@ def _list(elements: Sequence[str]) -> list[str]:
     return [f"elements = {{ {', '.join(elements)} }}"] if elements else []
 
 
-def _elements(name: str, old: set[str], new: set[str], where: str) -> list[str]:
+def _elements(name: str, old: Mapping[str, str], new: Mapping[str, str], where: str) -> list[str]:
+    """Elements of a set (values are empty) or a map: what goes, then what comes; a changed value is both."""
     lines = []
-    if gone := sorted(old - new):
+    if gone := sorted(key for key, value in old.items() if new.get(key) != value):
         lines.append(f"delete element {where} {name} {{ {', '.join(gone)} }}")
-    if added := sorted(new - old):
+    if added := sorted(f"{key} : {value}" if value else key for key, value in new.items() if old.get(key) != value):
         lines.append(f"add element {where} {name} {{ {', '.join(added)} }}")
     return lines

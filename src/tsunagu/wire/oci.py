@@ -76,6 +76,7 @@ def container_config(
             kernel=facts.kernel,
             # The runtime compiles the filter anew for each container and exec: each architecture costs 5 to 10 ms.
             without=frozenset() if facts.has_x32 or rules.seccomp else frozenset({"SCMP_ARCH_X32"}),
+            is_default=not rules.seccomp,
         )
     result: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
@@ -141,6 +142,8 @@ def check(host: HostConfig, facts: HostFacts) -> None:
             rules.seccomp, capabilities=frozenset(granted), architecture=facts.architecture, kernel=facts.kernel
         )
     _mounts(host, facts, {})
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     for mode, noun, allowed in (
         (host.ipc_mode, "IPC", ("", "private", "shareable", "host", "none")),
         (host.pid_mode, "PID", ("", "private", "host")),

@@ -94,10 +94,10 @@ def tmpfs_mount(destination: str, options: str) -> dict[str, Any]:
         raise InvalidParameter("invalid specification: destination can't be '/'")
     chosen: dict[str, str] = {}
     for option in ["noexec", "nosuid", "nodev", *(options.split(",") if options else ())]:
-        key, equals, _ = option.partition("=")
+        key, equals, value = option.partition("=")
         if equals:
-            if key not in _TMPFS_VALUES:
-                raise InvalidParameter(f'invalid tmpfs option ["{key}"]')
+            if key not in _TMPFS_VALUES or not _is_tmpfs_value(key, value):
+                raise InvalidParameter(f'invalid tmpfs option ["{key if key not in _TMPFS_VALUES else option}"]')
         elif option not in _TMPFS_FLAGS:
             raise InvalidParameter(f'invalid tmpfs option ["{option}"]')
         chosen.pop(key, None)
@@ -105,3 +105,15 @@ def tmpfs_mount(destination: str, options: str) -> dict[str, Any]:
         if option != "defaults":
             chosen[key] = option
     return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(chosen.values())}
+
+
+def _is_tmpfs_value(key: str, value: str) -> bool:
+    """Tell whether tmpfs(5) takes a value: sizes with a unit or percent, modes in octal; others the kernel judges."""
+    if key == "mode":
+        return 0 < len(value) <= 5 and all(c in "01234567" for c in value)
+    if key in ("size", "nr_blocks", "nr_inodes"):
+        digits = value[:-1] if value[-1:] in set("kKmMgGtT%") else value
+        return digits.isascii() and digits.isdigit() and len(digits) < 16
+    if key in ("uid", "gid"):
+        return value.isascii() and value.isdigit() and len(value) < 11
+    return bool(value)

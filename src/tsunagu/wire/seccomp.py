@@ -23,6 +23,19 @@ _ARCHITECTURES = {
     "ppc64le": ("ppc64le", "SCMP_ARCH_PPC64LE"),
 }
 
+# Debian's profile lets every container make namespaces and mounts (rootless tools inside need them); Docker's lets only
+# those with CAP_SYS_ADMIN. Docker's is what is promised: user namespaces open much of the kernel to an attacker.
+_NEEDS_SYS_ADMIN = frozenset(
+    {
+        "clone3", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree",
+        "setns", "umount", "umount2", "unshare",
+    }
+)  # fmt: skip
+_NEEDS_OTHER = {"reboot": "CAP_SYS_BOOT", "syslog": "CAP_SYSLOG"}
+_NEVER = frozenset({"keyctl", "pivot_root"})
+_CLONE_NAMESPACES = 0x7E020000  # every CLONE_NEW… flag of clone(2)
+_EPERM, _ENOSYS = 1, 38
+
 
 class _Condition(msgspec.Struct):
     caps: list[str] = []
@@ -68,19 +81,26 @@ def filter_profile(
     architecture: str,
     kernel: tuple[int, int],
     without: frozenset[str] = frozenset(),
+    is_default: bool = False,
 ) -> Mapping[str, Any]:
     """Return `linux.seccomp` for a container with these capabilities. Shared and cached: do not change it.
 
     `text` is a profile in containers-common's, Docker's or OCI's form (all three are one superset); raises
     InvalidParameter when it is not one. `architecture` is uname's machine; `without` names sub-architectures to leave
     out (libseccomp's names): a program of theirs is then killed, and the runtime needs less time for the filter.
+    `is_default` is for the profile that nobody chose: what Docker's own refuses is refused (moby, profiles/seccomp).
     """
-    return _filter(text, capabilities, architecture, kernel, without)
+    return _filter(text, capabilities, architecture, kernel, without, is_default)
 
 
 @lru_cache(maxsize=32)
 def _filter(
-    text: str, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int], without: frozenset[str]
+    text: str,
+    capabilities: frozenset[str],
+    architecture: str,
+    kernel: tuple[int, int],
+    without: frozenset[str],
+    is_default: bool,
 ) -> Mapping[str, Any]:
     try:
         profile = msgspec.json.decode(text.encode(), type=_Profile)
@@ -103,7 +123,28 @@ def _filter(
         for rule in profile.syscalls or ()
         if _holds(rule, capabilities, go_name, kernel) and (rule.names or rule.name)
     ]
+    if is_default:
+        result["syscalls"] = _as_docker(result["syscalls"], capabilities, go_name)
     return result
+
+
+def _as_docker(syscalls: list[dict[str, Any]], capabilities: frozenset[str], architecture: str) -> list[dict[str, Any]]:
+    """The rules of a profile, less what Docker's default refuses a container with these capabilities."""
+    refused = set(_NEVER) | {name for name, needed in _NEEDS_OTHER.items() if needed not in capabilities}
+    is_narrow = "CAP_SYS_ADMIN" not in capabilities
+    if is_narrow:
+        refused |= _NEEDS_SYS_ADMIN | {"clone"}
+    kept = [{**rule, "names": [name for name in rule["names"] if name not in refused]} for rule in syscalls]
+    rules = [rule for rule in kept if rule["names"]]
+    # clone3's flags are behind a pointer, where no filter can see them; ENOSYS makes libraries fall back to clone
+    errors = {"clone3": _ENOSYS} if is_narrow else {}
+    for name in sorted(refused - {"clone"}):
+        rules.append({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errors.get(name, _EPERM)})
+    if is_narrow:
+        index = 1 if architecture == "s390x" else 0
+        flags = {"index": index, "value": _CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+        rules.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [flags]})
+    return rules
 
 
 def _holds(rule: _Rule, capabilities: frozenset[str], architecture: str, kernel: tuple[int, int]) -> bool:

@@ -13,6 +13,7 @@ FLAGS: tuple[Flag, ...] = (
     ("root", "", "string", "", 'Directory of images, containers and networks (default "/var/lib/tsunagu")'),
     ("run-dir", "", "string", "", 'Directory of sockets, mounts and pids (default "/run/tsunagu")'),
     ("host", "H", "string", "", 'Socket to listen on (default "unix:///run/tsunagu/tsunagu.sock")'),
+    ("ip", "", "string", "", 'Where ports are published that name no address (default "0.0.0.0": everywhere)'),
     ("log-level", "l", "string", "", 'Least level of what is logged: debug, info, warn, error (default "info")'),
     ("debug", "D", "bool", False, "Log everything"),
 )
@@ -22,7 +23,7 @@ def _daemon(context: Context, options: Options, _arguments: list[str]) -> int:
     from tsunagu.cli.autostart import become_engine
 
     words: list[str] = []
-    for flag in ("root", "run-dir"):
+    for flag in ("root", "run-dir", "ip"):
         if options[flag]:
             words += [f"--{flag}", options[flag]]
     host = options["host"] or ("" if context.is_default_host else context.host)
