@@ -5,12 +5,14 @@ Imports `model` and `reasons` only; pure. Must never decide anything about packe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 import msgspec
 
 from tsunagu.model.container import Container
 from tsunagu.model.errors import EngineError
+from tsunagu.model.network import Endpoint
 from tsunagu.model.world import World
 
 from .reasons import Cause, anchor
@@ -117,3 +119,15 @@ def literal_of(word: str) -> str:
         return str(ip_address(word.strip("[]")))
     except ValueError:
         return ""
+
+
+def both_of(endpoint: Endpoint) -> str:
+    """Return the addresses of an endpoint as a person reads them."""
+    return ", ".join(address for address in (endpoint.ipv4, endpoint.ipv6) if address)
+
+
+def addresses_of(endpoints: Iterable[Endpoint], container: Container) -> list[tuple[str, Container | None]]:
+    """Return every address with the container, IPv4 first."""
+    endpoints = list(endpoints)
+    found = [e.ipv4 for e in endpoints if e.ipv4] + [e.ipv6 for e in endpoints if e.ipv6]
+    return [(address, container) for address in found]

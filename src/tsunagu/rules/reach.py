@@ -30,6 +30,8 @@ from .flows import (
     Reach,
     Refused,
     Step,
+    addresses_of,
+    both_of,
     literal_of,
     sandbox_of,
     source_of,
@@ -126,7 +128,7 @@ class _Search:
 
     def _resolved(self, sandbox: Container, found: lookup.Lookup) -> list[tuple[str, Container | None]]:
         network = self.world.networks[found.network_id]
-        listed = ", ".join(f"{h.container.name} ({_both(h.endpoint)})" for h in found.holders)
+        listed = ", ".join(f"{h.container.name} ({both_of(h.endpoint)})" for h in found.holders)
         self._note(f"{self.flow.target} is known to {sandbox.name} on network {network.name}: {listed}")
         return [
             (address, holder.container)
@@ -160,7 +162,7 @@ class _Search:
         if not joined:
             raise Refused(Fact.NO_NETWORK, remedies.meet(world, mine or target, target), container=container.name)
         if mine is None or source.is_host:
-            return _addresses(joined, target)
+            return addresses_of(joined, target)
         shared = [e for e in joined if (own := mine.endpoint_on(e.network_id)) is not None and own.is_joined]
         if not shared:
             raise Refused(
@@ -171,7 +173,7 @@ class _Search:
         if self.flow.target == container.name and not any(world.networks[e.network_id].has_names for e in shared):
             raise Refused(Fact.DEFAULT_BRIDGE, remedies.meet(world, mine, target))
         # an id, or a name that another container bears there: it is meant by its address
-        return _addresses(shared, target)
+        return addresses_of(shared, target)
 
     def _special(self, source: Party, word: str) -> list[tuple[str, Container | None]] | None:
         if word in (OUTSIDE, NEIGHBOUR):
@@ -496,13 +498,3 @@ class _Search:
         if family not in self.host.forwards:
             name = "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding"
             raise Refused(Fact.FORWARDING_OFF, f"sysctl -w {name}=1", family=family)
-
-
-def _both(endpoint: Endpoint) -> str:
-    return ", ".join(address for address in (endpoint.ipv4, endpoint.ipv6) if address)
-
-
-def _addresses(endpoints: Iterable[Endpoint], container: Container) -> list[tuple[str, Container | None]]:
-    endpoints = list(endpoints)
-    found = [e.ipv4 for e in endpoints if e.ipv4] + [e.ipv6 for e in endpoints if e.ipv6]
-    return [(address, container) for address in found]
