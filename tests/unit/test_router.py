@@ -53,7 +53,7 @@ def test_every_kind_of_error_has_a_status() -> None:
     for kind in all_kinds():
         if not kind.__module__.startswith("tsunagu."):
             continue  # made by a test
-        assert 300 <= status_of(kind("x")) < 600
+        assert 300 <= status_of(kind.__new__(kind, "x")) < 600  # some take more words
 
 
 def test_a_kind_without_status_is_noticed() -> None:
