@@ -38,6 +38,7 @@ from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
 from tsunagu.services.sessions import Sessions
 from tsunagu.services.system import System
+from tsunagu.services.why import Why
 from tsunagu.store.db import Database
 
 log = logging.getLogger("tsunagu.daemon")
@@ -144,6 +145,7 @@ async def _serve(instance: Instance) -> None:
         images=images,
         execs=execs,
         system=system,
+        why=Why(engine, kernel, lifecycle),
     )
     server = Server(app)
     await server.serve(instance.socket)

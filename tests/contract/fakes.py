@@ -327,5 +327,6 @@ def make_app(directory: Path) -> App:
         "images": images,
         "execs": FakeExecs(engine),
         "system": FakeSystem(engine),
+        "why": None,  # asks the kernel for everything: tests/e2e/test_why.py
     }
     return App(**fakes)

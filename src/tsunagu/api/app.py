@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tsunagu.services.networks import Networks
     from tsunagu.services.sessions import Sessions
     from tsunagu.services.system import System
+    from tsunagu.services.why import Why
 
 
 class App:
@@ -32,6 +33,7 @@ class App:
         images: Images,
         execs: Execs,
         system: System,
+        why: Why,
     ) -> None:
         self.engine = engine
         self.containers = containers
@@ -41,3 +43,4 @@ class App:
         self.images = images
         self.execs = execs
         self.system = system
+        self.why = why

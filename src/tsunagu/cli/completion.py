@@ -51,6 +51,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("networks", "RM"): ("networks",),
     ("run", "CREATE"): ("images", "files"),
     ("run", "RUN"): ("images", "files"),
+    ("why", "WHY"): ("running", "containers", ""),
 }
 # What the value of a flag names, or the words that it may be; the first match of "path --flag", then "--flag" counts.
 _VALUES: dict[str, str | tuple[str, ...]] = {

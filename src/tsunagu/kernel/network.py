@@ -23,9 +23,10 @@ from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import conntrack, firewall, link, netns, ports, sockets, sysctl
+from . import conntrack, firewall, link, netns, ports, probes, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
+from .probes import Surroundings
 from .reaper import Reaper
 from .sockets import ResolverSockets
 
@@ -170,6 +171,14 @@ class NetworkKernel:
     async def default_mtu(self) -> int:
         """Return the MTU in bytes of the host's default route; 1500 without one."""
         return await self._run("routes", link.default_mtu, self._nl)
+
+    async def surroundings(self) -> Surroundings:
+        """Return the host's addresses, and which address families it forwards and has a default route for."""
+        return await self._run("routes", probes.surroundings, self._nl)
+
+    async def sandbox_mtus(self, path: str) -> dict[str, int]:
+        """Return the packet size in bytes of every interface in the sandbox at `path`. Raises KernelFailure."""
+        return await self._run(f"interfaces of {path}", self._inside, path, probes.mtus)
 
     async def list_links(self) -> set[str]:
         """Return the names of the bridges and host ends that this instance made and that exist."""

@@ -258,6 +258,22 @@ def answers_question(data: bytes, identifier: bytes, asked: bytes) -> bool:
     )
 
 
+def addresses(data: bytes) -> list[bytes]:
+    """Return the addresses that a reply gives, A and AAAA records alike, 4 or 16 bytes each; raises Malformed."""
+    found = []
+    at = _skip_labels(data, HEADER) + 4
+    for _ in range(int.from_bytes(data[6:8], "big")):
+        at = _skip_name(data, at)
+        kind, size = int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 8 : at + 10], "big")
+        record = data[at + 10 : at + 10 + size]
+        if len(record) < size:
+            raise Malformed("record cut short")
+        if (kind, size) in ((A, 4), (AAAA, 16)):
+            found.append(record)
+        at += 10 + size
+    return found
+
+
 def aged(data: bytes, ttls: list[int], seconds: int) -> bytes:
     """Return a kept reply with `seconds` taken off every TTL."""
     out = bytearray(data)

@@ -6,7 +6,7 @@ with `api.schema`, call one service, and render with `api.views*`; they decide n
 
 from __future__ import annotations
 
-from . import absent, attachments, containers, execs, images, networks, system
+from . import absent, attachments, containers, execs, images, networks, system, why
 
 ROUTES = (
     *system.ROUTES,
@@ -15,5 +15,6 @@ ROUTES = (
     *execs.ROUTES,
     *networks.ROUTES,
     *images.ROUTES,
+    *why.ROUTES,
     *absent.ROUTES,
 )

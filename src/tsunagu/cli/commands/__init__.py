@@ -101,6 +101,7 @@ TOP: dict[str, Entry] = {
     "tag": IMAGE["tag"],
     "top": CONTAINER["top"],
     "wait": CONTAINER["wait"],
+    "why": ("why", "WHY"),
 }
 COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 HIDDEN = ("list", "remove")

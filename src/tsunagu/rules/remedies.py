@@ -1,0 +1,128 @@
+"""What to do about it: for each cause one command line that can be pasted, made of the names in this very world.
+
+Imports `model` only; pure. An empty text means that no command helps. Must never promise what the engine refuses: a
+container without a network (`--network none`) cannot be connected, so it is made anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+
+from tsunagu.model.container import Container
+from tsunagu.model.network import Network
+from tsunagu.model.world import World
+
+from .policy import Reason
+
+PROGRAM = "tsunagu"
+
+
+def start(container: Container) -> str:
+    """A container that is not running."""
+    return f"{PROGRAM} start {container.name}"
+
+
+def meet(world: World, one: Container, other: Container, family: int = 4) -> str:
+    """Two containers without common ground: a network of either that both can be on, else a new one for both."""
+    for mine, yours in ((other, one), (one, other)):
+        for endpoint in sorted(
+            mine.endpoints,
+            key=lambda e: world.networks[e.network_id].is_internal if e.network_id in world.networks else True,
+        ):
+            network = world.networks.get(endpoint.network_id)
+            if network is None or not _is_common_ground(network, family):
+                continue
+            if yours.endpoint_on(network.id) is None:
+                return join(world, network, yours)
+    return _new_network(world, one, other, family)
+
+
+def join(world: World, network: Network, container: Container) -> str:
+    """One container that is not on a network; those that have no network of their own cannot be connected."""
+    if container.host.network_mode in ("none", "host"):
+        return _anew(container, network.name)
+    return f"{PROGRAM} network connect {network.name} {container.name}"
+
+
+def recreate(world: World, container: Container, other: Container) -> str:
+    """A container without a network: made anew on a network of the other one."""
+    for endpoint in other.endpoints:
+        network = world.networks.get(endpoint.network_id)
+        if network is not None and _is_common_ground(network, 4):
+            return _anew(container, network.name)
+    return _anew(container, "bridge")
+
+
+def outside(world: World, container: Container) -> str:
+    """A container whose networks do not lead outside: the default bridge does."""
+    default = next((n.name for n in world.networks.values() if n.is_default_bridge), "bridge")
+    return f"{PROGRAM} network connect {default} {container.name}"
+
+
+def link(world: World, container: Container, alias: str) -> str:
+    """A link whose target is away: start the target when it is only stopped."""
+    for endpoint in container.endpoints:
+        for text in endpoint.config.links:
+            target, _, name = text.partition(":")
+            if (name or target).rpartition("/")[2] == alias:
+                target = target.removeprefix("/")
+                return f"{PROGRAM} start {target}" if target in world.container_ids else ""
+    return ""
+
+
+def near(world: World, source: str, word: str) -> str:
+    """A name that nobody has: the nearest one that somebody has."""
+    known = list(world.container_ids)
+    for container in world.containers.values():
+        for endpoint in container.endpoints:
+            known += endpoint.config.aliases
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"{PROGRAM} why {source} {close[0]}" if close else f"{PROGRAM} ps --all"
+
+
+def rule(world: World, reason: Reason, network: Network, source: Container | None, target: Container | None) -> str:
+    """A rule dropped the packet."""
+    if source is not None and target is not None:
+        if reason is Reason.ICC_OFF:
+            return _apart(world, network, source, target)
+        return meet(world, source, target)
+    if reason is Reason.INTERNAL_EGRESS and source is not None:
+        return outside(world, source)
+    if target is not None and reason in (Reason.UNPUBLISHED, Reason.DIRECT_ROUTING):
+        return ""  # ports are published when a container is made
+    if target is not None and reason is Reason.INTERNAL_INGRESS:
+        return outside(world, target)
+    return ""
+
+
+def _is_common_ground(network: Network, family: int) -> bool:
+    return network.has_names and network.allows_icc and network.subnet_of(family) is not None
+
+
+def _apart(world: World, network: Network, source: Container, target: Container) -> str:
+    """Both are on a network that keeps its containers apart. A second one does not help while the name is found on
+    the first, so the source leaves that one when it can."""
+    made = meet(world, source, target)
+    return f"{made} && {PROGRAM} network disconnect {network.name} {source.name}"
+
+
+def _new_network(world: World, one: Container, other: Container, family: int) -> str:
+    base = name = f"{one.name}-{other.name}"[:60]
+    count = 2
+    while name in world.network_ids:
+        name, count = f"{base}-{count}", count + 1
+    option = "--ipv6 " if family == 6 else ""
+    members = dict.fromkeys([one.name, other.name])
+    return " && ".join(
+        [f"{PROGRAM} network create {option}{name}", *(f"{PROGRAM} network connect {name} {m}" for m in members)]
+    )
+
+
+def _anew(container: Container, network: str) -> str:
+    config = container.config
+    words = [*(config.entrypoint or ()), *(config.cmd or ())]
+    return (
+        f"{PROGRAM} rm -f {container.name} && "
+        f"{PROGRAM} run -d --name {container.name} --network {network} {shlex.join([config.image, *words])}"
+    )
