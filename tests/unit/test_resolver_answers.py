@@ -185,9 +185,9 @@ def test_links_come_first_and_stand_for_a_name(bench: Bench) -> None:
 def test_shared_alias_gives_everybody_an_equal_turn(bench: Bench) -> None:
     bench.tell(network("app"), *(join("app", str(i), f"c{i}", "backend", ipv4=f"10.0.0.{i}") for i in (2, 3, 4)))
     bench.sandbox("id-app")
-    firsts = Counter(str(bench.ask("backend").answer[0][0]) for _ in range(60))
+    firsts = Counter(str(bench.ask("backend").answer[0][0]) for _ in range(600))
     assert len(firsts) == 3
-    assert min(firsts.values()) >= 12
+    assert min(firsts.values()) >= 140  # 200 expected; a fair choice is off by 60 less than once in a million runs
     bench.tell(control.Leave("id-app", "3"))
     assert bench.addresses("backend") == ["10.0.0.2", "10.0.0.4"]
     assert bench.addresses("c3") == "NXDOMAIN"
