@@ -294,3 +294,15 @@ def test_speed_does_not_depend_on_the_size_of_the_pools() -> None:
 def test_subnets_that_no_container_can_use(subnet: str, kind: str) -> None:
     with pytest.raises(InvalidParameter, match=f"{kind} addresses cannot be a container's"):
         ipam.check_subnets((Subnet(subnet=subnet),), enable_ipv6=True, taken=())
+
+
+@pytest.mark.parametrize("gateway", ["10.0.0.0", "10.0.0.255"])
+def test_a_gateway_that_no_interface_can_have_is_refused_at_create(gateway: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"invalid gateway {gateway}: it is the network or broadcast address"):
+        ipam.check_subnets((Subnet("10.0.0.0/24", gateway=gateway),), enable_ipv6=False, taken=())
+
+
+def test_both_addresses_of_a_point_to_point_prefix_may_be_the_gateway() -> None:
+    for gateway in ("10.0.0.0", "10.0.0.1"):
+        checked = ipam.check_subnets((Subnet("10.0.0.0/31", gateway=gateway),), enable_ipv6=False, taken=())
+        assert checked[0].gateway == gateway

@@ -87,7 +87,7 @@ def check_subnets(
         if kind := _special(prefix):
             problems.append(f"invalid subnet {one.subnet}: {kind} addresses cannot be a container's")
         problems.extend(_range_problems(one.ip_range, prefix))
-        if (problem := _address_problem(one.gateway, prefix)) is not None:
+        if (problem := _gateway_problem(one.gateway, prefix)) is not None:
             problems.append(f"invalid gateway {one.gateway}: {problem}")
         for name, aux in one.aux.items():
             if (problem := _address_problem(aux, prefix)) is not None:
@@ -169,6 +169,16 @@ def _address_problem(text: str, subnet: Prefix) -> str | None:
         return f"parent subnet is an IPv{subnet.version} block"
     if address not in subnet:
         return f"parent subnet {subnet} doesn't contain this address"
+    return None
+
+
+def _gateway_problem(text: str, subnet: Prefix) -> str | None:
+    """A gateway becomes an interface's address: the network and broadcast addresses cannot (RFC 1122, 3.2.1.3)."""
+    if (problem := _address_problem(text, subnet)) is not None or not text:
+        return problem
+    reserved = (subnet.network_address, subnet.broadcast_address)
+    if subnet.version == 4 and subnet.prefixlen < 31 and parse_address(text) in reserved:
+        return f"it is the network or broadcast address of {subnet}"
     return None
 
 
