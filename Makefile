@@ -12,8 +12,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the engine runs on, and what the tests need besides.
 ENGINE_PACKAGES := runc conmon nftables libnftables1 iproute2 busybox-static golang-github-containers-common \
-	skopeo ca-certificates python3 python3-venv
-TEST_PACKAGES := mmdebstrap dnsperf gcc libc6-dev procps zsh fish
+	skopeo procps ca-certificates python3 python3-venv
+TEST_PACKAGES := mmdebstrap dnsperf gcc libc6-dev zsh fish
 UNPRIVILEGED_TESTS := tests/unit
 
 .PHONY: help install dev images check test demo bench clean
