@@ -62,10 +62,11 @@ demo: $(VENV)/.dev ## the tutorial's first scenarios with real servers, on an en
 	$(BIN)/python tests/images/build.py alpine nginx mysql_8
 	$(BIN)/python scripts/demo.py
 
-bench: $(VENV)/.dev ## measure the life cycle of containers and the name server, next to their floors
+bench: $(VENV)/.dev ## measure the life cycle of containers, the name server and networks, next to their floors
 	$(BIN)/python tests/images/build.py alpine bench
 	$(BIN)/python bench/lifecycle/run.py
 	$(BIN)/python bench/dns/run.py
+	$(BIN)/python bench/network/run.py
 
 clean: ## remove what was built here; test images stay in their cache
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis bench/results
