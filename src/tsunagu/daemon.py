@@ -19,6 +19,7 @@ from functools import partial
 from tsunagu import __version__
 from tsunagu.api.app import App
 from tsunagu.api.server import Server
+from tsunagu.kernel import descriptors
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         instance = _instance(options)
         if os.geteuid() != 0:
             raise InvalidParameter("the engine needs root: it makes namespaces, mounts and firewall rules")
+        descriptors.raise_limit()
         with _only_one(instance):
             asyncio.run(_serve(instance))
     except EngineError as error:

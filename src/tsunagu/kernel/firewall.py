@@ -1,8 +1,8 @@
 """Apply an nft script to the network namespace of the calling thread, as one transaction.
 
 libnftables takes the same text as the `nft` program, without a process: 0.3 ms instead of 4. Where the library is
-missing, `nft -f -` does the same. May import `model` only. Must never know what the rules mean, and must never be given
-a script that names a table which is not ours.
+missing, `nft -f -` does the same. May import `model` and `descriptors`. Must never know what the rules mean, and must
+never be given a script that names a table which is not ours.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import threading
 from functools import cache
 
 from tsunagu.model.errors import KernelFailure
+
+from .descriptors import LowNumbers
 
 _LIBRARY = "libnftables.so.1"
 _TIMEOUT = 60.0  # seconds; a whole table of thousands of rules takes a tenth of one
@@ -38,7 +40,11 @@ def apply(script: str) -> None:
 
 def _call(library: ctypes.CDLL, script: str) -> None:
     # a context holds a netlink socket, and a socket stays in its namespace: one context per call
-    context = library.nft_ctx_new(0)
+    with _low_numbers().lent() as has_low_number:
+        context = library.nft_ctx_new(0) if has_low_number else None
+    if not has_low_number:
+        _spawn(script)
+        return
     if not context:
         raise KernelFailure("nftables: no context (out of descriptors?)")
     try:
@@ -71,11 +77,17 @@ def _refused(words: str) -> KernelFailure:
 
 
 @cache
+def _low_numbers() -> LowNumbers:
+    return LowNumbers()
+
+
+@cache
 def _library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError:
         return None
+    _low_numbers()  # now, while few descriptors are open
     library.nft_ctx_new.restype = ctypes.c_void_p
     library.nft_ctx_new.argtypes = [ctypes.c_uint32]
     library.nft_ctx_free.argtypes = [ctypes.c_void_p]

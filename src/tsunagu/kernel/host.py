@@ -14,7 +14,7 @@ import subprocess
 from tsunagu.model.errors import Unavailable
 from tsunagu.model.process import CAPABILITIES, Device, HostFacts, RuntimeInfo
 
-from . import cgroups
+from . import cgroups, descriptors
 
 SECCOMP_PROFILE = "/usr/share/containers/seccomp.json"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,6 +62,7 @@ def facts() -> HostFacts:
         capabilities=_bounding_set(),
         devices=devices(),
         seccomp_profile=_seccomp_profile(),
+        descriptor_limits=descriptors.inherited(),
     )
 
 

@@ -83,3 +83,4 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     seccomp_profile: str = ""
+    descriptor_limits: tuple[int, int] = (1024, 524288)  # soft and hard, what the engine was started with

@@ -90,6 +90,7 @@ def container_config(
             has_no_new_privileges=rules.has_no_new_privileges,
             console_size=host.console_size,
             oom_score_adj=host.oom_score_adj,
+            descriptor_limits=facts.descriptor_limits,
         ),
         "root": {"path": rootfs, "readonly": host.readonly_rootfs},
         "mounts": _mounts(host, facts, etc_files or {}),
@@ -128,6 +129,7 @@ def exec_process(
         has_no_new_privileges=rules.has_no_new_privileges,
         console_size=console_size,
         oom_score_adj=container.host.oom_score_adj,
+        descriptor_limits=facts.descriptor_limits,
     )
 
 
@@ -281,6 +283,7 @@ def _process(
     has_no_new_privileges: bool,
     console_size: tuple[int, int],
     oom_score_adj: int,
+    descriptor_limits: tuple[int, int],
 ) -> dict[str, Any]:
     names = list(granted)
     # Inheritable stays empty (CVE-2022-24769). Another user than root starts with none, as after execve.
@@ -295,6 +298,8 @@ def _process(
         "capabilities": sets,
         "noNewPrivileges": has_no_new_privileges,
         "oomScoreAdj": oom_score_adj,
+        # the engine raises its own limit, and programs that close every possible descriptor take long with a high one
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": descriptor_limits[0], "hard": descriptor_limits[1]}],
     }
     if tty and all(console_size):
         process["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
