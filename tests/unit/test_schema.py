@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tsunagu.api.filters import parse_filters
 from tsunagu.api.globs import matches
 from tsunagu.api.schema import endpoint_config, exec_create, network_create
-from tsunagu.api.schema_container import LATER, SHM_SIZE, bind_mount_sources, container_create
+from tsunagu.api.schema_container import LATER, SHM_SIZE, container_create
+from tsunagu.api.schema_mounts import bind_mount_sources
 from tsunagu.api.times import parse_time
 from tsunagu.model.container import PortBinding
 from tsunagu.model.errors import EngineError, InvalidParameter, NotSupported

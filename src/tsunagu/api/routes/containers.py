@@ -9,7 +9,8 @@ from tsunagu.api.container_list import select
 from tsunagu.api.filters import parse_filters
 from tsunagu.api.request import Request, Response, empty_response, json_response
 from tsunagu.api.router import Route
-from tsunagu.api.schema_container import bind_mount_sources, container_create
+from tsunagu.api.schema_container import container_create
+from tsunagu.api.schema_mounts import bind_mount_sources
 from tsunagu.api.views_container import container_json, summary_json
 from tsunagu.api.views_system import architecture
 from tsunagu.model.errors import InvalidParameter, NotFound, NotSupported
