@@ -1,8 +1,8 @@
 """Could this traffic arrive? `reach(world, flow)` answers for traffic that nobody has sent, and says why.
 
-The packet is routed as the sandbox and the host would route it, and walked through the very rules that are in the
-kernel (`policy.programme`), there and back. Names are looked up as the resolver would. Imports `rules` and `model`
-only; pure. Must never decide who may talk to whom: `policy` does.
+Names are looked up as the resolver would (`targets`), the packet is routed as the sandbox and the host would route it
+(`routes`), and walked through the very rules that are in the kernel (`policy.programme`, `walk`), there and back.
+Imports `rules` and `model` only; pure. Must never decide who may talk to whom: `policy` does.
 
 What it cannot know: whether anybody listens (services/why.py probes that), and the host's firewall beyond our table.
 """
@@ -10,34 +10,17 @@ What it cannot know: whether anybody listens (services/why.py probes that), and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from tsunagu.model.container import Container
-from tsunagu.model.errors import EngineError
-from tsunagu.model.network import Endpoint, Network
+from tsunagu.model.network import Network
 from tsunagu.model.world import World
 
-from . import gateways, lookup, policy, remedies
-from .flows import (
-    GATEWAY,
-    HOST,
-    NEIGHBOUR,
-    OUTSIDE,
-    SAMPLES,
-    Flow,
-    Host,
-    Party,
-    Reach,
-    Refused,
-    Step,
-    addresses_of,
-    both_of,
-    literal_of,
-    sandbox_of,
-    source_of,
-)
+from . import policy, remedies, routes
+from .flows import NEIGHBOUR, OUTSIDE, SAMPLES, Flow, Host, Party, Reach, Refused, Step, sandbox_of, source_of
 from .policy import Rule, Verdict
 from .reasons import FINE, Cause, Fact
+from .targets import Candidate, Targets
 from .walk import FOREIGN, Packet, rulings
 
 
@@ -56,7 +39,7 @@ class _Search:
         self.host = host
         self.programme = policy.programme(world)
         self.steps: list[Step] = []
-        self.candidates: list[tuple[str, Container | None]] = []
+        self.candidates: list[Candidate] = []
         self.landing: Rule | None = None  # the published port that leads the traffic on
         self.cause: Cause = Fact.NOT_OURS
         self.sentence = Fact.NOT_OURS.sentence
@@ -65,8 +48,9 @@ class _Search:
         source = source_of(self.world, self.flow.source)
         hint = ""
         try:
-            self._running(source)
-            self.candidates = self._target(source)
+            targets = Targets(self.world, self.flow, self.host, self._note)
+            targets.running(source)
+            self.candidates = targets.candidates(source)
             self._judge(source)
         except Refused as no:
             self.cause, self.sentence, hint = no.cause, no.sentence, no.hint
@@ -89,144 +73,6 @@ class _Search:
 
     def _note(self, text: str, cause: Cause | None = None) -> None:
         self.steps.append(Step(True, text, cause.code if cause else ""))
-
-    # ---- who is meant
-
-    def _running(self, party: Party) -> None:
-        if party.container is None:
-            return
-        container = sandbox_of(self.world, party.container)
-        for one in dict.fromkeys([party.container.id, container.id]):
-            found = self.world.containers[one]
-            if not found.is_running:
-                raise Refused(
-                    Fact.NOT_RUNNING, remedies.start(found), container=found.name, status=found.state.status.value
-                )
-        self._note(f"{party.container.name} is running")
-
-    def _target(self, source: Party) -> list[tuple[str, Container | None]]:
-        """Return the addresses that the target's word means to the source, in the order they are tried."""
-        word = self.flow.target
-        if literal := literal_of(word):
-            return [(literal, self._owner(literal))]
-        if source.container is not None and not source.is_host:
-            sandbox = sandbox_of(self.world, source.container)
-            found = lookup.resolve(self.world, sandbox, word)
-            if found.holders:
-                return self._resolved(sandbox, found)
-            if found.link:
-                raise Refused(
-                    Fact.LINK_TARGET_AWAY, remedies.link(self.world, sandbox, word), name=word, source=source.word
-                )
-        container = self._container(word)
-        if container is not None:
-            return self._container_target(source, container)
-        if (special := self._special(source, word)) is not None:
-            return special
-        self._nobody(source, word)
-        raise AssertionError("unreachable")
-
-    def _resolved(self, sandbox: Container, found: lookup.Lookup) -> list[tuple[str, Container | None]]:
-        network = self.world.networks[found.network_id]
-        listed = ", ".join(f"{h.container.name} ({both_of(h.endpoint)})" for h in found.holders)
-        self._note(f"{self.flow.target} is known to {sandbox.name} on network {network.name}: {listed}")
-        return [
-            (address, holder.container)
-            for family in (4, 6)
-            for holder in found.holders
-            if (address := holder.endpoint.ipv4 if family == 4 else holder.endpoint.ipv6)
-        ]
-
-    def _container(self, word: str) -> Container | None:
-        try:
-            return self.world.container(word)
-        except EngineError:
-            return None
-
-    def _container_target(self, source: Party, container: Container) -> list[tuple[str, Container | None]]:
-        """The word is a container, but no name that the source can look up."""
-        world = self.world
-        self._running(Party(container.name, container))
-        target = sandbox_of(world, container)
-        joined = [e for e in target.endpoints if e.is_joined]
-        mine = sandbox_of(world, source.container) if source.container is not None else None
-        if mine is not None and mine.id == target.id:
-            return [("127.0.0.1", target)]
-        if target.host.network_mode == "host":
-            if source.is_host:
-                return [("127.0.0.1", target)]
-            return [(address, target) for address, _ in self._special(source, HOST) or []]
-        for one, other, name in ((mine, target, source.word), (target, mine or target, container.name)):
-            if one is not None and one.host.network_mode == "none":
-                raise Refused(Fact.NETWORK_NONE, remedies.recreate(world, one, other), container=name)
-        if not joined:
-            raise Refused(Fact.NO_NETWORK, remedies.meet(world, mine or target, target), container=container.name)
-        if mine is None or source.is_host:
-            return addresses_of(joined, target)
-        shared = [e for e in joined if (own := mine.endpoint_on(e.network_id)) is not None and own.is_joined]
-        if not shared:
-            raise Refused(
-                policy.Reason.NO_SHARED_NETWORK,
-                remedies.meet(world, mine, target),
-                network=", ".join(e.network_name for e in joined),
-            )
-        if self.flow.target == container.name and not any(world.networks[e.network_id].has_names for e in shared):
-            raise Refused(Fact.DEFAULT_BRIDGE, remedies.meet(world, mine, target))
-        # an id, or a name that another container bears there: it is meant by its address
-        return addresses_of(shared, target)
-
-    def _special(self, source: Party, word: str) -> list[tuple[str, Container | None]] | None:
-        if word in (OUTSIDE, NEIGHBOUR):
-            families = [6] if self._families(source) == {6} else [4]
-            return [(SAMPLES[family], None) for family in families]
-        if word in (HOST, GATEWAY, "host.docker.internal", "host-gateway"):
-            if source.container is not None and not source.is_host:
-                sandbox = sandbox_of(self.world, source.container)
-                if sandbox.host.network_mode == "none":
-                    raise Refused(
-                        Fact.NETWORK_NONE, remedies.recreate(self.world, sandbox, sandbox), container=sandbox.name
-                    )
-                ordered = gateways.order(self.world, sandbox)
-                found = [
-                    subnet.gateway
-                    for family in (4, 6)
-                    for e in ordered
-                    if (subnet := self.world.networks[e.network_id].subnet_of(family)) is not None and subnet.gateway
-                ]
-            else:
-                found = list(self.host.addresses) or ["127.0.0.1"]
-            return [(address, None) for address in found]
-        return None
-
-    def _families(self, source: Party) -> set[int]:
-        if source.container is None or source.is_host:
-            return {4, 6}
-        joined = [e for e in sandbox_of(self.world, source.container).endpoints if e.is_joined]
-        return {4 for e in joined if e.ipv4} | {6 for e in joined if e.ipv6}
-
-    def _nobody(self, source: Party, word: str) -> None:
-        holders = lookup.elsewhere(self.world, word)
-        if not holders or source.container is None:
-            raise Refused(Fact.NAME_UNKNOWN, remedies.near(self.world, self.flow.source, word), name=word)
-        mine = sandbox_of(self.world, source.container)
-        here = [h for h in holders if mine.endpoint_on(h.endpoint.network_id) is not None]
-        if here:  # on a network of ours, yet not answered: its container is away
-            holder = here[0].container
-            raise Refused(
-                Fact.NOT_RUNNING, remedies.start(holder), container=holder.name, status=holder.state.status.value
-            )
-        network = self.world.networks[holders[0].endpoint.network_id]
-        raise Refused(
-            Fact.NAME_IN_OTHER_NETWORK,
-            remedies.join(self.world, network, mine),
-            name=word, network=network.name, source=mine.name,
-        )  # fmt: skip
-
-    def _owner(self, address: str) -> Container | None:
-        for container in self.world.containers.values():
-            if container.is_running and any(address in (e.ipv4, e.ipv6) for e in container.endpoints if e.is_joined):
-                return container
-        return None
 
     # ---- is it let through
 
@@ -268,15 +114,15 @@ class _Search:
     ) -> None:
         if mine.host.network_mode == "none":
             raise Refused(Fact.NETWORK_NONE, remedies.recreate(self.world, mine, owner or mine), container=mine.name)
-        if family not in self._families(source):
+        if family not in routes.families_of(self.world, source):
             hint = remedies.meet(self.world, mine, owner, family) if owner is not None else ""
             raise Refused(Fact.FAMILY_MISMATCH, hint, source=mine.name, family=family, address=address)
-        endpoint, is_direct = self._exit(mine, address, family)
+        endpoint, is_direct = routes.way_out(self.world, mine, address, family)
         network = self.world.networks[endpoint.network_id]
         own = endpoint.ipv6 if family == 6 else endpoint.ipv4
         way = "directly" if is_direct else "by its default route"
         self._note(f"{mine.name} sends from {own} on network {network.name}, {way}")
-        there = self._place(address)
+        there = routes.place_of(self.world, self.host, address)
         if there is None and not is_direct:
             self._to_outside(mine, own, address, network, family)
             return
@@ -290,58 +136,15 @@ class _Search:
         self._walk(Packet(source=address, destination=own, outgoing=network.bridge, is_established=True), mine, None)
         self._fine(Fact.HOST_ADDRESS, address=address)
 
-    def _exit(self, mine: Container, address: str, family: int) -> tuple[Endpoint, bool]:
-        """Return the endpoint that the sandbox's routes choose, and whether the address is on its very network."""
-        for endpoint in mine.endpoints:
-            subnet = self._subnet(endpoint, family)
-            if endpoint.is_joined and subnet and ip_address(address) in ip_network(subnet):
-                return endpoint, True
-        for route in gateways.default_routes(self.world, mine):
-            if (":" in route.gateway) == (family == 6):
-                return next(e for e in mine.endpoints if e.ifname == route.ifname), False
-        internal = [n for e in mine.endpoints if e.is_joined and (n := self.world.networks[e.network_id]).is_internal]
-        if not internal:
-            raise Refused(Fact.NO_ROUTE, source=mine.name, family=family)
-        owner = self._owner(address)
-        if owner is not None:
-            raise Refused(
-                policy.Reason.NO_SHARED_NETWORK,
-                remedies.meet(self.world, mine, owner),
-                network=", ".join(e.network_name for e in owner.endpoints),
-            )
-        raise Refused(
-            policy.Reason.INTERNAL_EGRESS,
-            remedies.outside(self.world, mine),
-            network=", ".join(n.name for n in internal),
-        )
-
-    def _subnet(self, endpoint: Endpoint, family: int) -> str:
-        network = self.world.networks.get(endpoint.network_id)
-        has_address = endpoint.ipv6 if family == 6 else endpoint.ipv4
-        subnet = network.subnet_of(family) if network is not None and has_address else None
-        return subnet.subnet if subnet is not None else ""
-
-    def _place(self, address: str) -> Network | Host | None:
-        """Return where an address is: on one of our networks, on the host itself, or (None) elsewhere."""
-        if address in self.host.addresses or ip_address(address).is_loopback:
-            return self.host
-        for network in self.world.networks.values():
-            for subnet in network.subnets:
-                if address == subnet.gateway:
-                    return self.host
-                if ip_address(address) in ip_network(subnet.subnet):
-                    return network
-        return None
-
     def _to_container(
         self, mine: Container, own: str, address: str, owner: Container | None,
         network: Network, there: Network, *, is_direct: bool,
     ) -> None:  # fmt: skip
         if not is_direct:
-            self._forwards(6 if ":" in address else 4)
+            routes.demand_forwarding(self.host, 6 if ":" in address else 4)
         there_packet = Packet(source=own, destination=address, incoming=network.bridge, outgoing=there.bridge)
         decided = self._walk(there_packet, mine, owner)
-        self._exists(owner, address, there)
+        routes.demand_owner(owner, address, there)
         self._walk(
             Packet(
                 source=address, destination=own, incoming=there.bridge, outgoing=network.bridge, is_established=True
@@ -352,7 +155,7 @@ class _Search:
         self._accepted(decided)
 
     def _to_outside(self, mine: Container, own: str, address: str, network: Network, family: int) -> None:
-        self._forwards(family)
+        routes.demand_forwarding(self.host, family)
         packet = Packet(source=own, destination=address, incoming=network.bridge, outgoing=FOREIGN)
         decided = self._walk(packet, mine, None)
         if self.flow.target in (OUTSIDE, NEIGHBOUR) or address in SAMPLES.values():
@@ -372,7 +175,7 @@ class _Search:
         self._accepted([rule for rule in decided if rule.verdict is Verdict.ACCEPT])
 
     def _from_host(self, address: str, owner: Container | None, family: int) -> None:
-        there = self._place(address)
+        there = routes.place_of(self.world, self.host, address)
         if not isinstance(there, Network):
             if there is None and family not in self.host.outside:
                 raise Refused(Fact.HOST_HAS_NO_ROUTE, address=address)
@@ -386,12 +189,12 @@ class _Search:
         subnet = there.subnet_of(family)
         own = subnet.gateway if subnet is not None else ""
         self._walk(Packet(source=own, destination=address, outgoing=there.bridge), None, owner)
-        self._exists(owner, address, there)
+        routes.demand_owner(owner, address, there)
         self._walk(Packet(source=address, destination=own, incoming=there.bridge, is_established=True), None, owner)
         self._fine(Fact.HOST_REACHES, network=there.name)
 
     def _from_outside(self, source: Party, address: str, owner: Container | None, family: int) -> None:
-        there = self._place(address)
+        there = routes.place_of(self.world, self.host, address)
         if there is None:
             self._fine(Fact.NOT_OURS)
             return
@@ -409,8 +212,8 @@ class _Search:
         # also for somebody without a route: what the rules say is the better answer
         packet = Packet(source=stranger, destination=address, incoming=FOREIGN, outgoing=there.bridge)
         decided = self._walk(packet, None, owner)
-        self._forwards(family)
-        self._exists(owner, address, there)
+        routes.demand_forwarding(self.host, family)
+        routes.demand_owner(owner, address, there)
         self._accepted(decided)
 
     # ---- published ports
@@ -429,7 +232,7 @@ class _Search:
         port = rule.port.container_port
         self._note(f"the host's port {self.flow.port}/{self.flow.protocol} leads to {target.name}, port {port}")
         if incoming:
-            self._forwards(rule.port.family)
+            routes.demand_forwarding(self.host, rule.port.family)
         packet = Packet(
             source=own, destination=rule.target, incoming=incoming, outgoing=rule.bridge,
             protocol=self.flow.protocol, port=port, is_translated=True,
@@ -453,7 +256,7 @@ class _Search:
         family = 6 if ":" in own else 4
         if mine is None:
             return
-        endpoint, is_direct = self._exit(target, own, family)
+        endpoint, is_direct = routes.way_out(self.world, target, own, family)
         if is_direct and endpoint.network_id != rule.network:
             network = self.world.networks[endpoint.network_id]
             if family not in self.host.bridge_netfilter or mine.id == target.id:
@@ -487,14 +290,3 @@ class _Search:
     def _fine(self, cause: Cause, **words: object) -> None:
         self.cause, self.sentence = cause, cause.sentence.format(**words)
         self._note(self.sentence, cause)
-
-    def _exists(self, owner: Container | None, address: str, network: Network) -> None:
-        if owner is None:
-            raise Refused(
-                Fact.ADDRESS_UNUSED, f"tsunagu network inspect {network.name}", address=address, network=network.name
-            )
-
-    def _forwards(self, family: int) -> None:
-        if family not in self.host.forwards:
-            name = "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding"
-            raise Refused(Fact.FORWARDING_OFF, f"sysctl -w {name}=1", family=family)
