@@ -34,6 +34,7 @@ from tsunagu.services.firewall import Firewall
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.networks import Networks
+from tsunagu.services.pausing import Pausing
 from tsunagu.services.ports import Ports
 from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
@@ -141,6 +142,7 @@ async def _serve(instance: Instance) -> None:
     app = App(
         engine=engine,
         containers=containers,
+        pausing=Pausing(engine, runtime, lifecycle),
         sessions=sessions,
         networks=networks,
         connections=connections,

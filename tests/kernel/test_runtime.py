@@ -420,3 +420,34 @@ def test_detect() -> None:
         assert re.match(r"2\.", info.conmon_version)
 
     inside(scenario)
+
+
+# ---- freezing
+
+
+def test_a_frozen_container_does_nothing_until_it_is_thawed() -> None:
+    async def scenario(b: Boxes) -> None:
+        process = await b.start("cold", "sh", "-c", "trap 'exit 7' USR1; while :; do sleep 0.01; done")
+        await b.runtime.freeze("cold")
+        assert b.runtime.is_frozen("cold")
+        assert await status(b, "cold") == "paused"
+        b.runtime.signal(process, signal.SIGUSR1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(b.runtime.wait(process, "cold"), 0.3)
+        b.runtime.thaw("cold")
+        assert not b.runtime.is_frozen("cold")
+        assert (await b.runtime.wait(process, "cold")).code == 7
+        b.runtime.thaw("cold")  # no error: it has ended
+
+    inside(scenario)
+
+
+def test_a_frozen_container_is_removed_whole() -> None:
+    async def scenario(b: Boxes) -> None:
+        process = await b.start("ice", "sleep", "1000")
+        await b.runtime.freeze("ice")
+        await asyncio.wait_for(b.runtime.delete("ice"), 5)
+        assert not b.runtime.is_alive(process)
+        assert b.leftovers() == []
+
+    inside(scenario)

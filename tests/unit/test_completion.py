@@ -45,7 +45,7 @@ def ask(line: str) -> Answer:
     [
         ("ne", ["network"]),
         ("network ", ["connect", "create", "disconnect", "inspect", "ls", "prune", "rm"]),
-        ("container p", ["port", "prune"]),
+        ("container p", ["pause", "port", "prune"]),
         ("help network cr", ["create"]),
         ("completion ", ["bash", "fish", "zsh"]),
         ("stop ", ["api", "web"]),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tsunagu.services.execs import Execs
     from tsunagu.services.images import Images
     from tsunagu.services.networks import Networks
+    from tsunagu.services.pausing import Pausing
     from tsunagu.services.sessions import Sessions
     from tsunagu.services.system import System
     from tsunagu.services.why import Why
@@ -27,6 +28,7 @@ class App:
         *,
         engine: Engine,
         containers: Containers,
+        pausing: Pausing,
         sessions: Sessions,
         networks: Networks,
         connections: Connections,
@@ -37,6 +39,7 @@ class App:
     ) -> None:
         self.engine = engine
         self.containers = containers
+        self.pausing = pausing
         self.sessions = sessions
         self.networks = networks
         self.connections = connections

@@ -98,14 +98,15 @@ def container_json(
 
 def state_json(state: State) -> Json:
     status = state.status
+    is_running = status in (Status.RUNNING, Status.PAUSED)
     return {
         "Status": str(status),
-        "Running": status is Status.RUNNING,
-        "Paused": False,
+        "Running": is_running,
+        "Paused": status is Status.PAUSED,
         "Restarting": False,
         "OOMKilled": state.is_oom_killed,
         "Dead": status is Status.DEAD,
-        "Pid": state.pid if status is Status.RUNNING else 0,
+        "Pid": state.pid if is_running else 0,
         "ExitCode": state.exit_code,
         "Error": state.error,
         "StartedAt": rfc3339(state.started_at),
@@ -282,6 +283,8 @@ def status_text(state: State, now: int) -> str:
     match state.status:
         case Status.RUNNING:
             return f"Up {human_duration(now - state.started_at)}"
+        case Status.PAUSED:
+            return f"Up {human_duration(now - state.started_at)} (Paused)"
         case Status.REMOVING:
             return "Removal In Progress"
         case Status.DEAD:

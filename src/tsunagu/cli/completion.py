@@ -49,6 +49,8 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("networks", "CONNECT"): ("networks", "containers", ""),
     ("networks", "DISCONNECT"): ("networks", "containers", ""),
     ("networks", "RM"): ("networks",),
+    ("pausing", "PAUSE"): ("running",),
+    ("pausing", "UNPAUSE"): ("paused",),
     ("run", "CREATE"): ("images", "files"),
     ("run", "RUN"): ("images", "files"),
     ("why", "WHY"): ("running", "containers", ""),
@@ -251,7 +253,7 @@ def _command_words(line: _Line) -> list[tuple[str, str]]:
 
 
 def names(kind: str, host: str) -> list[tuple[str, str]]:
-    """Names that the engine at `host` knows. `kind`: containers, running, stopped, images, networks or objects.
+    """Names that the engine at `host` knows. `kind`: containers, running, paused, stopped, images, networks or objects.
 
     Raises ClientError when no engine answers; starts none.
     """
@@ -259,10 +261,11 @@ def names(kind: str, host: str) -> list[tuple[str, str]]:
 
     client = Client(host)
     found: list[tuple[str, str]] = []
-    if kind in ("containers", "running", "stopped", "objects"):
-        for item in client.get("/containers/json", {} if kind == "running" else {"all": 1}):
-            is_running = item["State"] in ("running", "paused", "restarting")
-            if kind != "stopped" or not is_running:
+    if kind in ("containers", "running", "paused", "stopped", "objects"):
+        for item in client.get("/containers/json", {} if kind in ("running", "paused") else {"all": 1}):
+            state = item["State"]
+            is_running = state in ("running", "paused", "restarting")
+            if state == "paused" if kind == "paused" else kind != "stopped" or not is_running:
                 about = f"{item['Image']}, {item['Status']}"
                 found += [(name.lstrip("/"), about) for name in item["Names"][:1]]
     if kind in ("images", "objects"):

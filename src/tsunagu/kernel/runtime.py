@@ -202,6 +202,18 @@ class Runtime:
         """Send a signal to the container's first process; nothing happens when it has ended."""
         conmon.send_signal(process.pid, process.pid_started, signum)
 
+    async def freeze(self, container_id: str) -> None:
+        """Stop every process of a container where it is; returns when all stand still. Raises KernelFailure."""
+        await asyncio.to_thread(cgroups.freeze, f"{self._cgroup}/{container_id}")
+
+    def thaw(self, container_id: str) -> None:
+        """Let a frozen container go on. One write that does not wait; nothing happens when it is not frozen."""
+        cgroups.thaw(f"{self._cgroup}/{container_id}")
+
+    def is_frozen(self, container_id: str) -> bool:
+        """Tell whether a container is frozen, whoever did it."""
+        return cgroups.is_frozen(f"{self._cgroup}/{container_id}")
+
     def is_alive(self, process: Process) -> bool:
         """Tell whether the container's first process still runs."""
         return process.pid > 0 and conmon.start_time(process.pid) == process.pid_started

@@ -87,6 +87,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 class Status(StrEnum):
     CREATED = "created"
     RUNNING = "running"
+    PAUSED = "paused"  # runs, and its processes are frozen
     EXITED = "exited"
     REMOVING = "removing"
     DEAD = "dead"
@@ -123,7 +124,12 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_running(self) -> bool:
-        return self.state.status is Status.RUNNING
+        """True while it has a live process, frozen or not."""
+        return self.state.status in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def is_paused(self) -> bool:
+        return self.state.status is Status.PAUSED
 
     def endpoint_on(self, network_id: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.network_id == network_id), None)

@@ -69,14 +69,17 @@ def needs_resolver(world: World, container: Container) -> bool:
 
 
 def registrations(world: World, container: Container) -> dict[str, Registration]:
-    """Return, by network id, what a live container's joined endpoints register. The caller decides who is live."""
+    """Return, by network id, what a live container's joined endpoints register. The caller decides who is live.
+
+    A paused container cannot answer: it steps back while its names have another member.
+    """
     found = {}
     for endpoint in container.endpoints:
         if not endpoint.is_joined or not _has_names(world, endpoint):
             continue
         names = endpoint_names(container, endpoint)
         found[endpoint.network_id] = Registration(
-            endpoint.network_id, endpoint.id, names, endpoint.ipv4, endpoint.ipv6, names[0]
+            endpoint.network_id, endpoint.id, names, endpoint.ipv4, endpoint.ipv6, names[0], not container.is_paused
         )
     return found
 

@@ -28,6 +28,7 @@ from .filters import check_filters, matches_labels, parse_until
 from .images import Images
 from .lifecycle import Lifecycle
 from .petnames import unused_name
+from .signals import parse_signal, stop_signal
 
 STOP_TIMEOUT = 10  # seconds, Docker's default
 
@@ -206,6 +207,10 @@ class Containers:
         if link:
             raise InvalidParameter("removing links is not supported", hint="remove the container itself instead")
         container = await self._settled(word)
+        if container.is_paused and not force:
+            raise Conflict(
+                f'cannot remove container "{container.name}": container is paused and must be unpaused first'
+            )
         if container.is_running and not force:
             raise Conflict(
                 f'cannot remove container "{container.name}": container is running: '
@@ -312,26 +317,3 @@ class Containers:
                 future.set_result((state.exit_code, ""))
         if container.host.auto_remove and container.id not in self._auto_removals:
             await self.discard(self._engine.world.containers[container.id])
-
-
-def parse_signal(text: str) -> int:
-    """Return the number of a signal given as `15`, `TERM` or `SIGTERM`; raises InvalidParameter in Docker's words."""
-    if text.isascii() and text.isdigit() and len(text) < 4:
-        number = int(text)
-        if 0 < number <= signals.SIGRTMAX:
-            return number
-    else:
-        name = text.upper()
-        found = signals.Signals.__members__.get(name if name.startswith("SIG") else f"SIG{name}")
-        if found is not None:
-            return int(found)
-        base, plus, offset = name.removeprefix("SIG").partition("+")
-        is_offset = plus and offset.isascii() and offset.isdigit() and len(offset) < 3
-        if base == "RTMIN" and is_offset and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
-            return signals.SIGRTMIN + int(offset)
-    raise InvalidParameter(f"Invalid signal: {text}")
-
-
-def stop_signal(text: str) -> int:
-    """Return the signal that stops a container: its own, or SIGTERM."""
-    return parse_signal(text) if text else int(signals.SIGTERM)

@@ -191,6 +191,8 @@ class Execs:
             raise Conflict(
                 f"container {container.id} is not running", hint=f"start it first: docker start {container.name}"
             )
+        if container.is_paused:
+            raise Conflict(f"Container {word} is paused, unpause the container before exec")
         return container
 
     async def _watch(self, record: ExecRecord, container: Container, session: ExecSession) -> None:

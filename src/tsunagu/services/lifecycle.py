@@ -32,6 +32,7 @@ from .engine import Engine
 from .leases import Leases
 from .ports import Ports
 from .resolver import Resolver
+from .signals import wakes
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
@@ -76,6 +77,8 @@ class Lifecycle:
 
     async def start(self, container: Container) -> None:
         """Start a container that is not running; the caller holds its lock. Raises NotModified when it runs."""
+        if container.is_paused:
+            raise Conflict("cannot start a paused container, try unpause instead")
         if container.is_running:
             raise NotModified(f"container {container.id} is already running")
         if container.state.status in (Status.REMOVING, Status.DEAD):
@@ -325,7 +328,8 @@ class Lifecycle:
             if await self.ended(container.id, timeout if timeout > 0 else None):
                 return
             log.info("container did not stop in time container=%s timeout=%s", container.id[:12], timeout)
-        self.signal(container, 9)
+        async with self._engine.lock(container.id):  # not while it is just being paused: nobody would thaw it again
+            self.signal(container, 9)
         if not await self.ended(container.id, 60):
             raise KernelFailure(
                 f"cannot stop container: {container.id}: the process did not end after SIGKILL",
@@ -338,6 +342,15 @@ class Lifecycle:
         if process is not None:
             self._runtime.signal(process, signum)
             self.emit("kill", container, signal=str(signum))
+            current = self._engine.world.containers.get(container.id)
+            if current is not None and current.is_paused and wakes(current, signum):
+                self.thaw(current)
+
+    def thaw(self, container: Container) -> None:
+        """Let a paused container go on, record it, and say so."""
+        self._runtime.thaw(container.id)
+        self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.RUNNING)))
+        self.emit("unpause", container)
 
     def adopt(self, container: Container) -> None:
         """Take over the process of a container that an earlier engine started."""

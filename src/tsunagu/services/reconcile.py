@@ -16,6 +16,7 @@ from tsunagu.model.errors import EngineError
 from tsunagu.model.world import ContainerStateChanged
 from tsunagu.rules import names
 
+from . import pausing
 from .bundles import Bundles
 from .containers import Containers
 from .engine import Engine
@@ -39,6 +40,10 @@ async def reconcile(
     """Run once, before the API is served."""
     await networks.restore()
     running = {c.id for c in engine.world.containers.values() if c.is_running}
+    for container_id in running:
+        found = pausing.adopted(runtime, engine.world.containers[container_id])
+        if found is not engine.world.containers[container_id]:
+            engine.commit(ContainerStateChanged(container_id, found.state))
     await resolver.start(engine.world)
     for container_id in running:
         container = engine.world.containers[container_id]

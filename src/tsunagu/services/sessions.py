@@ -33,6 +33,8 @@ class Sessions:
         """Refuse an attach before its response head is sent; returns the container."""
         container = self._engine.world.container(word)
         streams.parse_detach_keys(detach_keys)
+        if container.is_paused:
+            raise Conflict(f"container {word} is paused, unpause the container before attach")
         return container
 
     async def attach(

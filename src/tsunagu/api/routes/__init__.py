@@ -6,11 +6,12 @@ with `api.schema`, call one service, and render with `api.views*`; they decide n
 
 from __future__ import annotations
 
-from . import absent, attachments, containers, execs, images, networks, system, why
+from . import absent, attachments, containers, execs, images, networks, pausing, system, why
 
 ROUTES = (
     *system.ROUTES,
     *containers.ROUTES,
+    *pausing.ROUTES,
     *attachments.ROUTES,
     *execs.ROUTES,
     *networks.ROUTES,

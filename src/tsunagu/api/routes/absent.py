@@ -16,8 +16,6 @@ _NO_SWARM = (
 
 # method, pattern, what it is called. Enabling one is moving its line to a module of its own.
 LATER = (
-    ("POST", "/containers/{word}/pause", "pausing containers"),
-    ("POST", "/containers/{word}/unpause", "pausing containers"),
     ("POST", "/containers/{word}/update", "changing the limits of containers"),
     ("GET", "/containers/{word}/stats", "container statistics"),
     ("GET", "/containers/{word}/changes", "listing changed files"),

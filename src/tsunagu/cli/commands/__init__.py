@@ -18,6 +18,7 @@ CONTAINER: dict[str, Entry] = {
     "ls": ("ps", "PS"),
     "list": ("ps", "PS"),
     "ps": ("ps", "PS"),
+    "pause": ("pausing", "PAUSE"),
     "port": ("containers", "PORT"),
     "prune": ("prune", "CONTAINER_PRUNE"),
     "rename": ("containers", "RENAME"),
@@ -28,6 +29,7 @@ CONTAINER: dict[str, Entry] = {
     "start": ("attach", "START"),
     "stop": ("containers", "STOP"),
     "top": ("containers", "TOP"),
+    "unpause": ("pausing", "UNPAUSE"),
     "wait": ("containers", "WAIT"),
 }
 IMAGE: dict[str, Entry] = {
@@ -90,6 +92,7 @@ TOP: dict[str, Entry] = {
     "kill": CONTAINER["kill"],
     "load": IMAGE["load"],
     "logs": CONTAINER["logs"],
+    "pause": CONTAINER["pause"],
     "port": CONTAINER["port"],
     "rename": CONTAINER["rename"],
     "restart": CONTAINER["restart"],
@@ -100,6 +103,7 @@ TOP: dict[str, Entry] = {
     "stop": CONTAINER["stop"],
     "tag": IMAGE["tag"],
     "top": CONTAINER["top"],
+    "unpause": CONTAINER["unpause"],
     "wait": CONTAINER["wait"],
     "why": ("why", "WHY"),
 }
