@@ -101,6 +101,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     pid_started: int = 0  # start time of `pid` in clock ticks (proc(5) field 22): tells a reused pid apart
     conmon_pid: int = 0
     conmon_started: int = 0
+    sandbox: str = ""  # id of the container in whose sandbox the process lives, "" for its own
     exit_code: int = 0
     error: str = ""
     is_oom_killed: bool = False

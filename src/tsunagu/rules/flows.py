@@ -1,6 +1,6 @@
 """Values of reachability: what is asked (`Flow`, `Host`), who takes part (`Party`), what is answered (`Reach`).
 
-Imports `model` and `reasons` only; pure. Must never decide anything about packets.
+Imports `model`, `reasons` and `sandboxes` only; pure. Must never decide anything about packets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tsunagu.model.network import Endpoint
 from tsunagu.model.world import World
 
 from .reasons import Cause, anchor
+from .sandboxes import owner_of
 
 HOST, OUTSIDE, NEIGHBOUR, GATEWAY = "host", "outside", "neighbour", "gateway"
 SAMPLES = {4: "192.0.2.1", 6: "2001:db8::1"}  # stand for the outside where its addresses do not matter (RFC 5737, 3849)
@@ -99,18 +100,7 @@ def source_of(world: World, word: str) -> Party:
         if word in (OUTSIDE, NEIGHBOUR):
             return Party(word)
         raise Unknown(f"No such container: {word}") from None
-    return Party(container.name, container, is_host=container.host.network_mode == "host")
-
-
-def sandbox_of(world: World, container: Container) -> Container:
-    """Return the container whose sandbox it lives in: its own, or that of `--network container:NAME`."""
-    mode, _, owner = container.host.network_mode.partition(":")
-    if mode == "container" and owner:
-        try:
-            return sandbox_of(world, world.container(owner))
-        except EngineError:
-            return container
-    return container
+    return Party(container.name, container, is_host=owner_of(world, container).host.network_mode == "host")
 
 
 def literal_of(word: str) -> str:

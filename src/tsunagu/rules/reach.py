@@ -17,9 +17,10 @@ from tsunagu.model.network import Network
 from tsunagu.model.world import World
 
 from . import policy, remedies, routes
-from .flows import NEIGHBOUR, OUTSIDE, SAMPLES, Flow, Host, Party, Reach, Refused, Step, sandbox_of, source_of
+from .flows import NEIGHBOUR, OUTSIDE, SAMPLES, Flow, Host, Party, Reach, Refused, Step, source_of
 from .policy import Rule, Verdict
 from .reasons import FINE, Cause, Fact
+from .sandboxes import owner_of
 from .targets import Candidate, Targets
 from .walk import FOREIGN, Packet, rulings
 
@@ -97,7 +98,7 @@ class _Search:
 
     def _arrives(self, source: Party, address: str, owner: Container | None) -> None:
         self.landing = None
-        mine = sandbox_of(self.world, source.container) if source.container is not None else None
+        mine = owner_of(self.world, source.container) if source.container is not None else None
         family = 6 if ":" in address else 4
         if source.is_host:
             self._from_host(address, owner, family)

@@ -12,22 +12,24 @@ from tsunagu.model.network import Endpoint, Network
 from tsunagu.model.world import World
 
 from . import gateways, policy, remedies
-from .flows import Host, Party, Refused, sandbox_of
+from .flows import Host, Party, Refused
 from .reasons import Fact
+from .sandboxes import has_live_sandbox, owner_of
 
 
 def families_of(world: World, party: Party) -> set[int]:
     """Return the address families that one end has addresses of; the host and the outside have both."""
     if party.container is None or party.is_host:
         return {4, 6}
-    joined = [e for e in sandbox_of(world, party.container).endpoints if e.is_joined]
+    joined = [e for e in owner_of(world, party.container).endpoints if e.is_joined]
     return {4 for e in joined if e.ipv4} | {6 for e in joined if e.ipv6}
 
 
-def owner_of(world: World, address: str) -> Container | None:
-    """Return the running container that has the address."""
+def holder_of(world: World, address: str) -> Container | None:
+    """Return the container whose living sandbox has the address."""
     for container in world.containers.values():
-        if container.is_running and any(address in (e.ipv4, e.ipv6) for e in container.endpoints if e.is_joined):
+        is_here = any(address in (e.ipv4, e.ipv6) for e in container.endpoints if e.is_joined)
+        if is_here and has_live_sandbox(world, container):
             return container
     return None
 
@@ -47,7 +49,7 @@ def way_out(world: World, mine: Container, address: str, family: int) -> tuple[E
     internal = [n for e in mine.endpoints if e.is_joined and (n := world.networks[e.network_id]).is_internal]
     if not internal:
         raise Refused(Fact.NO_ROUTE, source=mine.name, family=family)
-    owner = owner_of(world, address)
+    owner = holder_of(world, address)
     if owner is not None:
         raise Refused(
             policy.Reason.NO_SHARED_NETWORK,

@@ -26,9 +26,9 @@ from .flows import (
     addresses_of,
     both_of,
     literal_of,
-    sandbox_of,
 )
 from .reasons import Fact
+from .sandboxes import owner_of
 
 Candidate: TypeAlias = tuple[str, Container | None]  # an address, and the container that has it
 
@@ -46,7 +46,7 @@ class Targets:
         """Refuse a container that does not run, or whose sandbox's owner does not."""
         if party.container is None:
             return
-        container = sandbox_of(self.world, party.container)
+        container = owner_of(self.world, party.container)
         for one in dict.fromkeys([party.container.id, container.id]):
             found = self.world.containers[one]
             if not found.is_running:
@@ -62,9 +62,9 @@ class Targets:
         """
         word = self.flow.target
         if literal := literal_of(word):
-            return [(literal, routes.owner_of(self.world, literal))]
+            return [(literal, routes.holder_of(self.world, literal))]
         if source.container is not None and not source.is_host:
-            sandbox = sandbox_of(self.world, source.container)
+            sandbox = owner_of(self.world, source.container)
             found = lookup.resolve(self.world, sandbox, word)
             if found.holders:
                 return self._resolved(sandbox, found)
@@ -101,9 +101,9 @@ class Targets:
         """The word is a container, but no name that the source can look up."""
         world = self.world
         self.running(Party(container.name, container))
-        target = sandbox_of(world, container)
+        target = owner_of(world, container)
         joined = [e for e in target.endpoints if e.is_joined]
-        mine = sandbox_of(world, source.container) if source.container is not None else None
+        mine = owner_of(world, source.container) if source.container is not None else None
         if mine is not None and mine.id == target.id:
             return [("127.0.0.1", target)]
         if target.host.network_mode == "host":
@@ -135,7 +135,7 @@ class Targets:
             return [(SAMPLES[family], None) for family in families]
         if word in (HOST, GATEWAY, "host.docker.internal", "host-gateway"):
             if source.container is not None and not source.is_host:
-                sandbox = sandbox_of(self.world, source.container)
+                sandbox = owner_of(self.world, source.container)
                 if sandbox.host.network_mode == "none":
                     raise Refused(
                         Fact.NETWORK_NONE, remedies.recreate(self.world, sandbox, sandbox), container=sandbox.name
@@ -156,7 +156,7 @@ class Targets:
         holders = lookup.elsewhere(self.world, word)
         if not holders or source.container is None:
             raise Refused(Fact.NAME_UNKNOWN, remedies.near(self.world, self.flow.source, word), name=word)
-        mine = sandbox_of(self.world, source.container)
+        mine = owner_of(self.world, source.container)
         here = [h for h in holders if mine.endpoint_on(h.endpoint.network_id) is not None]
         if here:  # on a network of ours, yet not answered: its container is away
             holder = here[0].container

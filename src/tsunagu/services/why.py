@@ -26,9 +26,10 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.world import World
 from tsunagu.rules import lookup, names, remedies
-from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Host, Reach, Step, Unknown, sandbox_of, source_of
+from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Host, Reach, Step, Unknown, source_of
 from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
+from tsunagu.rules.sandboxes import owner_of
 from tsunagu.wire import dns
 
 from .engine import Engine
@@ -109,7 +110,7 @@ class _Probe:
         self._warnings: list[str] = []
         party = source_of(world, flow.source)
         self._is_host = party.is_host
-        self._source = sandbox_of(world, party.container) if party.container is not None else None
+        self._source = owner_of(world, party.container) if party.container is not None else None
 
     async def complete(self, said: Reach) -> Verdict:
         """Probe what `reach` allowed; what it refused stays as it is."""
@@ -298,7 +299,7 @@ class _Probe:
             self._check(container.name, found, [said.landing], is_same=False, landing_port=said.landing_port)
             return
         addresses = [a for a in said.addresses if _owns(container, a)] or list(said.addresses)
-        is_same = self._source is not None and self._source.id == sandbox_of(self._world, container).id
+        is_same = self._source is not None and self._source.id == owner_of(self._world, container).id
         self._check(container.name, found, addresses, is_same=is_same)
 
     def _is_for_host(self, said: Reach) -> bool:
