@@ -24,6 +24,7 @@ from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
+from tsunagu.rules.links import VARIABLES
 from tsunagu.rules.ports import check_default_address
 from tsunagu.services.bundles import Bundles
 from tsunagu.services.connections import Connections
@@ -33,6 +34,7 @@ from tsunagu.services.execs import Execs
 from tsunagu.services.firewall import Firewall
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
+from tsunagu.services.links import Links
 from tsunagu.services.networks import Networks
 from tsunagu.services.pausing import Pausing
 from tsunagu.services.ports import Ports
@@ -127,9 +129,9 @@ async def _serve(instance: Instance) -> None:
     resolver = Resolver(instance)
     firewall = Firewall(engine, kernel)
     networks = Networks(engine, kernel, firewall)
-    bundles = Bundles(engine, images, runtime)
+    bundles = Bundles(engine, images, runtime, keeps_link_variables=os.environ.get(VARIABLES) == "1")
     lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall))
-    containers = Containers(engine, images, lifecycle, bundles)
+    containers = Containers(engine, images, lifecycle, bundles, Links(engine, bundles))
     connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)

@@ -8,7 +8,7 @@ from tsunagu.model.container import Container, Status
 from tsunagu.model.errors import InvalidParameter, NotFound
 from tsunagu.model.image import Image
 from tsunagu.model.world import World
-from tsunagu.rules import ports
+from tsunagu.rules import links, ports
 
 from .filters import Filters
 
@@ -48,11 +48,12 @@ def _filtered(world: World, images: ImageFinder, filters: Filters, chosen: list[
             chosen = [c for c in chosen if (c.created < created if bound == "before" else c.created > created)]
     exposed, published = (_ports(name, filters) for name in ("expose", "publish"))
     ancestors = _ancestors(images, filters)
+    linked = links.names_by_target(world) if "name" in filters else {}
     return [
         c
         for c in chosen
         if filters.matches("id", c.id)
-        and filters.matches("name", c.name, f"/{c.name}")
+        and filters.matches("name", c.name, f"/{c.name}", *linked.get(c.id, ()))
         and filters.exact("status", str(c.state.status))
         and filters.exact("health", "none")
         and filters.has_labels(c.config.labels)

@@ -8,7 +8,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import PublishedPort
 from tsunagu.model.world import World
-from tsunagu.rules import ports
+from tsunagu.rules import links, ports
 from tsunagu.wire import oci_defaults
 
 from .views import Json, by_key, human_duration, rfc3339
@@ -85,7 +85,7 @@ def container_json(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(exec_ids) or None,
-        "HostConfig": host_json(container.host),
+        "HostConfig": {**host_json(container.host), "Links": links.words_of(world, container)},
         "GraphDriver": {"Name": "overlay2", "Data": None},
         "Mounts": [_mount(bind) for bind in container.host.binds or ()],
         "Config": config_json(container.config),
@@ -170,7 +170,7 @@ def host_json(host: HostConfig) -> Json:
         "ExtraHosts": host.extra_hosts,
         "GroupAdd": host.group_add,
         "IpcMode": host.ipc_mode,
-        "Links": host.links,
+        "Links": None,
         "OomScoreAdj": host.oom_score_adj,
         "PidMode": host.pid_mode,
         "Privileged": host.privileged,
@@ -248,11 +248,22 @@ def _network_settings(world: World, container: Container, instance: Instance) ->
 # ---- the list
 
 
-def summary_json(world: World, container: Container, image_name: str, now: int, sizes: tuple[int, int] | None) -> Json:
-    """Render one line of `GET /containers/json`. `now` is nanoseconds since the epoch."""
+def summary_json(
+    world: World,
+    container: Container,
+    image_name: str,
+    now: int,
+    sizes: tuple[int, int] | None,
+    *,
+    link_names: Sequence[str] = (),
+) -> Json:
+    """Render one line of `GET /containers/json`. `now` is in nanoseconds since the epoch.
+
+    `link_names` are the names that links of other containers give it.
+    """
     out: Json = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *link_names],
         "Image": image_name,
         "ImageID": container.image_id,
         "Command": command_text(container),

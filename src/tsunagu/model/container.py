@@ -109,6 +109,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: int = 0
 
 
+class Link(msgspec.Struct, frozen=True):
+    """A legacy link of a container on the default bridge: it finds the container `target` (an id) as `alias` too."""
+
+    target: str
+    alias: str
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str  # without the leading slash
@@ -120,6 +127,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     host: HostConfig
     # Docker's NetworkSettings.Networks, in declared order: eth0 is the first
     endpoints: tuple[Endpoint, ...] = ()
+    links: tuple[Link, ...] = ()  # on the default bridge; those of other networks belong to an endpoint
     state: State = State()
     restart_count: int = 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from .container import Container, State
+from .container import Container, Link, State
 from .errors import NotFound
 from .ids import find_by_prefix
 from .network import Endpoint, Network
@@ -33,14 +33,26 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         raise NotFound(f"network {word} not found")
 
     def container(self, word: str) -> Container:
-        """Find a container by id, name or unique id prefix, in Docker's order; raises NotFound."""
+        """Find a container by id, name, name of a link or unique id prefix, in Docker's order; raises NotFound."""
         if found := self.containers.get(word):
             return found
-        if identifier := self.container_ids.get(word.removeprefix("/")):
+        bare = word.removeprefix("/")
+        if identifier := self.container_ids.get(bare):
             return self.containers[identifier]
+        if "/" in bare and (linked := self.link(bare)):
+            return self.containers[linked[1].target]
         if word and (identifier := find_by_prefix(word, self.containers, noun="container")):
             return self.containers[identifier]
         raise NotFound(f"No such container: {word}")
+
+    def link(self, word: str) -> tuple[Container, Link] | None:
+        """Return the link called `web/database` and its source, while the target is there; None for anything else."""
+        source, _, alias = word.removeprefix("/").partition("/")
+        container = self.containers.get(self.container_ids.get(source, ""))
+        for link in container.links if container else ():
+            if link.alias == alias and link.target in self.containers:
+                return container, link  # type: ignore[return-value]
+        return None
 
     def members(self, network_id: str) -> list[tuple[Container, Endpoint]]:
         """Return the endpoints that are joined to a network, oldest container first."""
@@ -76,6 +88,13 @@ class ContainerStateChanged(msgspec.Struct, frozen=True, tag=True):
     state: State
 
 
+class LinksChanged(msgspec.Struct, frozen=True, tag=True):
+    """A legacy link was removed; the links that are left."""
+
+    container_id: str
+    links: tuple[Link, ...]
+
+
 class EndpointsChanged(msgspec.Struct, frozen=True, tag=True):
     """The container joined or left networks; the whole ordered tuple, so that order survives."""
 
@@ -94,6 +113,7 @@ Event = (
     | ContainerRenamed
     | ContainerStateChanged
     | EndpointsChanged
+    | LinksChanged
     | ContainerRemoved
 )
 
@@ -128,6 +148,8 @@ def apply(world: World, event: Event) -> World:
             return _with(world, replace(world.containers[container_id], state=state))
         case EndpointsChanged(container_id, endpoints):
             return _with(world, replace(world.containers[container_id], endpoints=endpoints))
+        case LinksChanged(container_id, links):
+            return _with(world, replace(world.containers[container_id], links=links))
         case ContainerRemoved(container_id):
             name = world.containers[container_id].name
             return replace(

@@ -99,20 +99,18 @@ def plan_endpoints(
             raise _endpoint_error(
                 mode, ["network-scoped alias is supported only for containers in user defined networks"]
             )
-        if host.links:
-            raise InvalidParameter("conflicting options: host type networking can't be used with links")
         return ()
     wanted = list(endpoints)
     primary = "bridge" if mode in ("", "default", "bridge") else mode
     if not any(_same(world, e.network, primary) for e in wanted):
         wanted.insert(0, EndpointConfig(network=primary))
+    if host.links and primary != "bridge":  # Docker's client says them twice; those of the default bridge: rules/links
+        links = host.links
+        wanted = [
+            replace(e, links=(*dict.fromkeys((*e.links, *links)),)) if _same(world, e.network, primary) else e
+            for e in wanted
+        ]
     wanted = [check_endpoint(world, endpoint) for endpoint in wanted]
-    if host.links and primary == "bridge":
-        raise NotSupported(
-            "HostConfig.Links on the default bridge is not supported yet", hint="use a user-defined network"
-        )
-    if host.links:
-        wanted = [replace(e, links=(*e.links, *host.links)) if _same(world, e.network, primary) else e for e in wanted]
     return tuple(wanted)
 
 

@@ -18,7 +18,7 @@ from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure
 from tsunagu.model.world import World
-from tsunagu.rules import names
+from tsunagu.rules import links, names
 from tsunagu.wire import oci
 
 from .engine import Engine
@@ -28,11 +28,21 @@ _ETC = ("resolv.conf", "hostname", "hosts")
 
 
 class Bundles:
-    def __init__(self, engine: Engine, images: Images, runtime: Runtime, host_etc: str = "/etc") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        runtime: Runtime,
+        host_etc: str = "/etc",
+        *,
+        keeps_link_variables: bool = False,
+    ) -> None:
+        self._engine = engine
         self._instance = engine.instance
         self._images = images
         self._runtime = runtime
         self._host_etc = host_etc
+        self._keeps_link_variables = keeps_link_variables
         for parent in (f"{self._instance.root}/containers", f"{self._instance.run_dir}/bundles"):
             os.makedirs(parent, mode=0o700, exist_ok=True)
 
@@ -92,12 +102,16 @@ class Bundles:
             cgroup_parent=self._instance.cgroup,
             facts=self._runtime.facts(),
             etc_files={f"/etc/{name}": f"{directory}/{name}" for name in _ETC},
+            linked=self._link_variables(world, container),
         )
         bundle = f"{self._instance.run_dir}/bundles/{container.id}"
         os.makedirs(bundle, mode=0o700, exist_ok=True)
         with open(f"{bundle}/config.json", "wb") as file:
             file.write(msgspec.json.encode(config))
         return bundle
+
+    def _link_variables(self, world: World, container: Container) -> list[str]:
+        return links.environment(world, container) if self._keeps_link_variables and container.links else []
 
     def write_etc(self, world: World, container: Container) -> None:
         """Write resolv.conf, hostname and hosts as Docker does; in place: running containers have them bound."""
@@ -112,10 +126,15 @@ class Bundles:
         self.write_hosts(world, container)
 
     def write_hosts(self, world: World, container: Container) -> None:
-        """Write the hosts file anew: the container's addresses changed."""
+        """Write the hosts file anew: the container's addresses changed, or those of a container it is linked to."""
         bridge = next((n for n in world.networks.values() if n.is_default_bridge), None)
         gateway = bridge.subnets[0].gateway if bridge and bridge.subnets else ""
-        text = names.hosts_file(container, host_gateway=gateway, host_text=_read(f"{self._host_etc}/hosts"))
+        text = names.hosts_file(
+            container,
+            host_gateway=gateway,
+            links=links.hosts_entries(world, container) if container.links else (),
+            host_text=_read(f"{self._host_etc}/hosts"),
+        )
         self._write_file(container.id, "hosts", text)
 
     def _write_file(self, container_id: str, name: str, text: str) -> None:
@@ -146,6 +165,7 @@ class Bundles:
             account=accounts.resolve_user(rootfs, who, container.host.group_add or ()),
             facts=self._runtime.facts(),
             env=env,
+            linked=self._link_variables(self._engine.world, container),
             working_dir=working_dir,
             tty=has_tty,
             is_privileged=is_privileged,

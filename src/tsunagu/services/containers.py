@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import ports, spec
+from tsunagu.rules import links, ports, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -27,6 +27,7 @@ from .engine import Engine
 from .filters import check_filters, matches_labels, parse_until
 from .images import Images
 from .lifecycle import Lifecycle
+from .links import Links
 from .petnames import unused_name
 from .signals import parse_signal, stop_signal
 
@@ -34,11 +35,12 @@ STOP_TIMEOUT = 10  # seconds, Docker's default
 
 
 class Containers:
-    def __init__(self, engine: Engine, images: Images, lifecycle: Lifecycle, bundles: Bundles) -> None:
+    def __init__(self, engine: Engine, images: Images, lifecycle: Lifecycle, bundles: Bundles, links: Links) -> None:
         self._engine = engine
         self._images = images
         self._lifecycle = lifecycle
         self._bundles = bundles
+        self._links = links
         self._names_in_use: set[str] = set()  # names of creates that are under way
         self._exit_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
         self._removal_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
@@ -61,6 +63,7 @@ class Containers:
         self._check_name(bare)
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
+        linked = links.plan(engine.world, host, bare)
         spec.check_binds(host.binds or ())
         ports.check(host)
         spec.check_words(merged, host)
@@ -76,6 +79,7 @@ class Containers:
             config=merged,
             host=replace(host, network_mode="bridge") if host.network_mode in ("", "default") else host,
             endpoints=tuple(self._bind(e) for e in planned),
+            links=linked,
         )
         self._names_in_use.add(bare)
         try:
@@ -93,7 +97,7 @@ class Containers:
                 if address and endpoint.network_id and address not in self._lifecycle.leases.on(endpoint.network_id):
                     self._lifecycle.leases.take(endpoint.network_id, address, container.id)
         self._lifecycle.emit("create", container)
-        return container, ports.warnings(engine.world, container)
+        return container, [*links.notices(engine.world, host), *ports.warnings(engine.world, container)]
 
     def _check_name(self, bare: str) -> None:
         spec.check_name_free(self._engine.world, bare)
@@ -203,9 +207,9 @@ class Containers:
         await self._lifecycle.settle_names()
 
     async def remove(self, word: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """Remove a container; a running one only with `force`, which kills it."""
+        """Remove a container; a running one only with `force`, which kills it. With `link` only the link so called."""
         if link:
-            raise InvalidParameter("removing links is not supported", hint="remove the container itself instead")
+            return await self._links.remove(word)
         container = await self._settled(word)
         if container.is_paused and not force:
             raise Conflict(

@@ -27,6 +27,7 @@ from tsunagu.model.world import (
     ContainerStateChanged,
     EndpointsChanged,
     Event,
+    LinksChanged,
     NetworkCreated,
     NetworkRemoved,
     World,
@@ -133,7 +134,7 @@ class Engine:
                 self.db.delete("network", network_id)
             case ContainerCreated(container):
                 self.db.put("container", container.id, _encode(container))
-            case ContainerRenamed() | ContainerStateChanged() | EndpointsChanged():
+            case ContainerRenamed() | ContainerStateChanged() | EndpointsChanged() | LinksChanged():
                 container = after.containers[event.container_id]
                 self.db.put("container", container.id, _encode(container))
             case ContainerRemoved(container_id):

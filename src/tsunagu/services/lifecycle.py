@@ -24,7 +24,7 @@ from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, Kernel
 from tsunagu.model.network import Endpoint, SandboxPlan
 from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
-from tsunagu.rules import gateways
+from tsunagu.rules import gateways, links
 
 from . import attachments
 from .bundles import Bundles
@@ -84,6 +84,11 @@ class Lifecycle:
         if container.state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"container {container.id} is marked for removal and cannot be started")
         engine, world = self._engine, self._engine.world
+        try:
+            links.check_start(world, container)
+        except EngineError:
+            self._fail_early(container.id)
+            raise
         try:
             endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
         except EngineError as error:

@@ -42,12 +42,14 @@ def container_config(
     facts: HostFacts,
     etc_files: Mapping[str, str] | None = None,
     namespaces: Mapping[str, str] | None = None,
+    linked: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return config.json of a container.
 
     `rootfs` is the mounted root. `netns` is the path of the sandbox, None for the host's network. `cgroup_parent` is
     the instance's cgroup. `etc_files` maps paths inside (/etc/hosts, …) to host files bound over them, as long as the
     user mounts nothing there. `namespaces` gives paths for `pid` and `ipc` where the container joins another's.
+    `linked` are variables that tell of linked containers.
     Raises InvalidParameter or NotSupported for what `check` refuses.
     """
     config, host = container.config, container.host
@@ -82,7 +84,7 @@ def container_config(
         "ociVersion": OCI_VERSION,
         "process": _process(
             args=[container.path, *container.args],
-            env=environment(container),
+            env=environment(container, linked=linked),
             cwd=config.working_dir or "/",
             tty=config.tty,
             account=account,
@@ -108,6 +110,7 @@ def exec_process(
     account: Account,
     facts: HostFacts,
     env: Sequence[str] = (),
+    linked: Sequence[str] = (),
     working_dir: str = "",
     tty: bool = False,
     is_privileged: bool = False,
@@ -121,7 +124,7 @@ def exec_process(
     granted = list(facts.capabilities) if is_privileged else capabilities(container.host, facts)
     return _process(
         args=list(cmd),
-        env=_merged([*environment(container, tty=tty), *env]),
+        env=_merged([*environment(container, tty=tty, linked=linked), *env]),
         cwd=working_dir or container.config.working_dir or "/",
         tty=tty,
         account=account,
@@ -249,8 +252,8 @@ def _known(names: Iterable[str], noun: str) -> set[str]:
 # ---- process
 
 
-def environment(container: Container, *, tty: bool | None = None) -> list[str]:
-    """Return the environment in Docker's order: PATH, HOSTNAME, TERM with a terminal, then the image's and user's.
+def environment(container: Container, *, tty: bool | None = None, linked: Sequence[str] = ()) -> list[str]:
+    """Return the environment in Docker's order: PATH, HOSTNAME, TERM with a terminal, links, the user's and image's.
 
     A name given again replaces its earlier value in place; a name without `=` removes it. The runtime adds HOME.
     """
@@ -258,7 +261,7 @@ def environment(container: Container, *, tty: bool | None = None) -> list[str]:
     start = [f"PATH={defaults.DEFAULT_PATH}", f"HOSTNAME={config.hostname}"]
     if config.tty if tty is None else tty:
         start.append("TERM=xterm")
-    return _merged([*start, *config.env])
+    return _merged([*start, *linked, *config.env])
 
 
 def _merged(entries: Iterable[str]) -> list[str]:

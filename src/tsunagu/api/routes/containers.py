@@ -15,6 +15,7 @@ from tsunagu.api.views_container import container_json, summary_json
 from tsunagu.api.views_system import architecture
 from tsunagu.model.errors import InvalidParameter, NotFound, NotSupported
 from tsunagu.model.ids import check_container_name
+from tsunagu.rules import links
 
 _LIST_FILTERS = {
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since",
@@ -35,6 +36,7 @@ async def list_containers(request: Request) -> Response:
     )
     now = time.time_ns()
     names: dict[tuple[str, str], str] = {}
+    link_names = links.names_by_target(app.engine.world)
     wants_sizes = request.flag("size")
     lines = []
     for container in chosen:
@@ -42,7 +44,8 @@ async def list_containers(request: Request) -> Response:
         if key not in names:
             names[key] = _image_name(request, *key)
         sizes = await app.containers.sizes(container.id) if wants_sizes else None
-        lines.append(summary_json(app.engine.world, container, names[key], now, sizes))
+        own = link_names.get(container.id, ())
+        lines.append(summary_json(app.engine.world, container, names[key], now, sizes, link_names=own))
     return json_response(lines)
 
 
@@ -139,9 +142,9 @@ async def prune(request: Request) -> Response:
     return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
 
-ROUTES = (
+ROUTES = (  # a name with slashes is that of a link (web/database)
     Route("GET", "/containers/json", list_containers),
-    Route("GET", "/containers/{word}/json", inspect),
+    Route("GET", "/containers/{word*}/json", inspect),
     Route("POST", "/containers/create", create),
     Route("POST", "/containers/prune", prune),
     Route("POST", "/containers/{word}/start", start),
@@ -149,5 +152,5 @@ ROUTES = (
     Route("POST", "/containers/{word}/restart", restart),
     Route("POST", "/containers/{word}/kill", kill),
     Route("POST", "/containers/{word}/rename", rename),
-    Route("DELETE", "/containers/{word}", remove),
+    Route("DELETE", "/containers/{word*}", remove),
 )
