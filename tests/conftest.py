@@ -91,12 +91,12 @@ def images() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def new_engine() -> Iterator[Callable[[], EngineProcess]]:
+def new_engine() -> Iterator[Callable[..., EngineProcess]]:
     """Makes engines for tests that stop or break one: each is started, and at the end must leave nothing behind."""
     with contextlib.ExitStack() as stack:
 
-        def make() -> EngineProcess:
-            engine = EngineProcess()
+        def make(*arguments: str, **environment: str) -> EngineProcess:
+            engine = EngineProcess(*arguments, environment=environment)
             stack.callback(_close, engine)
             engine.start()
             return engine

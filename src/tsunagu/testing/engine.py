@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ STOP_SECONDS = 60.0
 class EngineProcess:
     """One engine with its own root, run directory and socket, below a short path (a socket's path holds 107 bytes)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        """`arguments` and `environment` are given to the engine besides what tells it where to live."""
+        self.arguments = arguments
+        self.environment = dict(environment or {})
         self.directory = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))
         self.instance = Instance(
             root=f"{self.directory}/root", run_dir=f"{self.directory}/run", socket=f"{self.directory}/s.sock"
@@ -53,7 +57,7 @@ class EngineProcess:
         read_end, write_end = os.pipe()
         command = [
             tsunagu_program(), "daemon",
-            "--root", self.instance.root, "--run-dir", self.instance.run_dir, "--host", self.host,
+            "--root", self.instance.root, "--run-dir", self.instance.run_dir, "--host", self.host, *self.arguments,
         ]  # fmt: skip
         try:
             with self.log_path.open("ab") as log:
@@ -63,7 +67,7 @@ class EngineProcess:
                     stdout=log,
                     stderr=log,
                     pass_fds=(write_end,),
-                    env={**os.environ, "TSUNAGU_READY_FD": str(write_end)},
+                    env={**os.environ, **self.environment, "TSUNAGU_READY_FD": str(write_end)},
                     start_new_session=True,
                 )
         finally:
