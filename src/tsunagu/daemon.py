@@ -128,6 +128,7 @@ async def _serve(instance: Instance) -> None:
     await kernel.open()
     resolver = Resolver(instance)
     firewall = Firewall(engine, kernel)
+    await firewall.watch()
     networks = Networks(engine, kernel, firewall)
     bundles = Bundles(engine, images, runtime, keeps_link_variables=os.environ.get(VARIABLES) == "1")
     lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall))

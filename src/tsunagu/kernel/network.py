@@ -23,7 +23,7 @@ from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import conntrack, firewall, link, netns, ports, probes, sockets, sysctl
+from . import conntrack, firewall, link, netns, ports, probes, ruleset, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .probes import Surroundings
@@ -53,6 +53,8 @@ class NetworkKernel:
         self._rules = Worker("firewall")
         self._reaper = Reaper(self._mark, _DOOM_GROUP + int(instance.tag or "0", 16))
         self._host: Socket | None = None
+        self._generations: ruleset.Generations | None = None
+        self._watch: ruleset.Watch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
 
     async def open(self) -> None:
@@ -61,6 +63,7 @@ class NetworkKernel:
         try:
             self._host = await self._netns.run(Socket)
             await self._reaper.open()
+            self._generations = await self._rules.run(ruleset.Generations)
         except OSError as error:
             raise KernelFailure(f"no netlink socket: {error}", hint="the engine needs root (CAP_NET_ADMIN)") from error
         self._loop = asyncio.get_running_loop()
@@ -71,10 +74,16 @@ class NetworkKernel:
         """Finish what was begun (deletions too) and end the threads. Networks and sandboxes stay."""
         self._loop = None
         loop = asyncio.get_running_loop()
+        if self._watch is not None:
+            loop.remove_reader(self._watch)
+            self._watch.close()
+            self._watch = None
         for end in (self._netns.close, self._reaper.close, self._rules.close):
             await loop.run_in_executor(None, end)
         if self._host is not None:
             self._host.close()
+        if self._generations is not None:
+            self._generations.close()
 
     @property
     def firewall_backend(self) -> str:
@@ -159,7 +168,27 @@ class NetworkKernel:
     async def apply_firewall(self, script: str) -> None:
         """Run an nft script in the host's namespace, as one transaction. Raises KernelFailure with nft's words."""
         if script:
-            await self._rules.run(firewall.apply, script)
+            await self._rules.run(self._apply, script)
+
+    async def watch_firewall(self, told: Callable[[list[ruleset.Change]], None]) -> None:
+        """Call `told` on the event loop whenever a transaction touched our tables, our own ones included.
+
+        Raises KernelFailure.
+        """
+        try:
+            self._watch = watch = await self._rules.run(ruleset.Watch, self._mark)
+        except OSError as error:
+            raise _failure("changes of the firewall cannot be watched", error) from error
+
+        def read() -> None:
+            if found := watch.read():
+                told(found)
+
+        asyncio.get_running_loop().add_reader(watch, read)
+
+    def has_made(self, change: ruleset.Change) -> bool:
+        """Tell whether a change was our own doing; ask while no script of ours is under way."""
+        return self._generations is not None and self._generations.made(change)
 
     async def host_prefixes(self) -> tuple[str, ...]:
         """Return the prefixes that the host's routes and addresses use, as CIDR texts, sorted; our bridges' included.
@@ -211,7 +240,23 @@ class NetworkKernel:
         if udp := {(port.family, port.host_port) for port in published if port.protocol == "udp"}:
             await self._run("connection tracking", self._forget_udp, udp)
 
+    async def forget_entered(self, prefixes: Iterable[str]) -> int:
+        """Have connections into `prefixes`, but those from inside the same prefix and from the host, judged anew by the
+        rules now in force; returns how many. Raises KernelFailure."""
+        own = {address for _, address, _, _ in await self._run("addresses", link.addresses, self._nl)}
+        try:  # on a thread of its own: a busy host has a hundred thousand
+            return await asyncio.to_thread(conntrack.forget_entered, prefixes, own)
+        except OSError as error:
+            raise _failure("connection tracking", error) from error
+
     # ---- jobs: run on the namespace thread
+
+    def _apply(self, script: str) -> None:
+        if self._generations is None:
+            raise KernelFailure("the network kernel is not open")
+        self._generations.begin()
+        firewall.apply(script)
+        self._generations.end()
 
     def _forget_udp(self, udp: set[tuple[int, int]]) -> None:
         conntrack.forget_udp(udp, {address for _, address, _, _ in link.addresses(self._nl)})

@@ -1,30 +1,54 @@
 """Our nft tables: always equal to the programme of the world that is about to be, sent as differences.
 
 Operations that need a rule in force before they are recorded announce their event first; several may be under way at
-once, so the rules follow the current world *and* every announced event. May import kernel, rules and wire. Must never
-read the tables back to learn what we wanted.
+once, so the rules follow the current world *and* every announced event. When somebody else flushes or edits our tables
+the kernel says so, and the whole of them is put back. May import kernel, rules and wire. Must never read the tables
+back to learn what we wanted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+
+import msgspec
 
 from tsunagu.kernel.network import NetworkKernel
+from tsunagu.kernel.ruleset import Change
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.world import EndpointsChanged, Event, NetworkRemoved, World, apply
 from tsunagu.rules import policy
 from tsunagu.wire import nft
 
 from .engine import Engine
+from .tasks import spawn
 
 log = logging.getLogger("tsunagu.firewall")
+# Seconds from one restoration to the next: more and more for somebody who keeps at it, until he leaves us in peace.
+_SHORTEST, _LONGEST, _PEACE = 0.02, 1.0, 10.0
+
+
+class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody else changed our tables, and they were put back. Times are in nanoseconds since the epoch, UTC."""
+
+    count: int  # restorations since the engine started
+    program: str  # that made the last change, "" when the kernel did not say
+    pid: int
+    at: int
+    took: float  # seconds from the kernel's word to the whole table in force again
 
 
 class Firewall:
     """The one writer of our tables."""
 
     def __init__(self, engine: Engine, kernel: NetworkKernel) -> None:
+        self.last_disturbance: Disturbance | None = None
+        self._noticed: list[Change] = []
+        self._guard: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        self._restored = 0.0  # when, by the monotonic clock
+        self._is_withdrawn = False
         self._engine = engine
         self._kernel = kernel
         self._lock = asyncio.Lock()
@@ -59,6 +83,7 @@ class Firewall:
         table, and the whole of it is replaced.
         """
         async with self._lock:
+            self._is_withdrawn = False
             wanted = policy.programme(self._world())
             table = self._engine.instance.nft_table
             before, self._in_force = self._in_force, None
@@ -72,8 +97,66 @@ class Firewall:
                 await self._kernel.apply_firewall(nft.script(wanted, table))
             self._in_force = wanted
 
+    async def watch(self) -> None:
+        """Restore our tables, from now on, when somebody else changes them. Raises KernelFailure."""
+        await self._kernel.watch_firewall(self._told)
+
+    def _told(self, changes: list[Change]) -> None:
+        if self._is_withdrawn:
+            return
+        self._noticed += changes
+        if self._guard is None or self._guard.done():
+            self._guard = spawn(self._restore(), name="firewall guard")
+
+    async def _restore(self) -> None:
+        """Put the whole table back for every change that was not ours, until there is none left."""
+        while self._noticed:
+            told = time.monotonic()
+            async with self._lock:  # no transaction of ours is under way here, so it is known which ones were
+                noticed, self._noticed = self._noticed, []
+                foreign = [change for change in noticed if not self._kernel.has_made(change)]
+                if not foreign or self._is_withdrawn:
+                    continue
+                try:
+                    await self._replace()
+                    self._record(foreign[-1], time.monotonic() - told)
+                    await self._cut()
+                except KernelFailure as error:
+                    log.error("the firewall table cannot be restored, trying again error=%s", error)
+                    self._noticed += foreign
+            is_peace = told - self._restored > _PEACE
+            self._restored = time.monotonic()
+            self._pause = _SHORTEST if is_peace else min(_LONGEST, 2 * self._pause)
+            await asyncio.sleep(self._pause)
+
+    async def _replace(self) -> None:
+        self._in_force = None
+        wanted = policy.programme(self._world())
+        await self._kernel.apply_firewall(nft.script(wanted, self._engine.instance.nft_table))
+        self._in_force = wanted
+
+    async def _cut(self) -> None:
+        """Connections that began while there were no rules must not go on because they were established once."""
+        prefixes = [s.subnet for n in self._engine.world.networks.values() if n.bridge for s in n.subnets]
+        try:
+            if cut := await self._kernel.forget_entered(prefixes):
+                log.warning("connections into our networks are judged anew count=%s", cut)
+        except KernelFailure as error:
+            log.warning("connections that began meanwhile may go on error=%s", error)
+
+    def _record(self, change: Change, took: float) -> None:
+        count = 1 + (self.last_disturbance.count if self.last_disturbance else 0)
+        self.last_disturbance = Disturbance(
+            count=count, program=change.program, pid=change.pid, at=time.time_ns(), took=took
+        )
+        log.warning(
+            "firewall table was changed by somebody else and is restored program=%s pid=%s took=%.1fms count=%s",
+            change.program or "unknown", change.pid, took * 1000, count,
+        )  # fmt: skip
+
     async def withdraw(self) -> None:
         """Remove our tables; `sync` makes them anew."""
+        self._is_withdrawn = True
         await self._kernel.apply_firewall(nft.script((), self._engine.instance.nft_table))
         self._in_force = None
 
