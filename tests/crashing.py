@@ -107,6 +107,7 @@ def main() -> int:
         networks,
         ports,
         resolver,
+        restarts,
     )  # fmt: skip
     from tsunagu.store import blobs, db
 
@@ -116,6 +117,7 @@ def main() -> int:
         network.NetworkKernel, netns.Worker, runtime.Runtime, conmon.Conversation, storage.Storage, bundles.Bundles,
         lifecycle.Lifecycle, containers.Containers, connections.Connections, networks.Networks, resolver.Resolver,
         images.Images, engine.Engine, db.Database, firewall.Firewall, ports.Ports,
+        restarts.Restarts,
     )  # fmt: skip
     for owner in (*classes, blobs, link, process_files, storage):
         for name, function in list(vars(owner).items()):

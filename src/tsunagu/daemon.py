@@ -40,8 +40,10 @@ from tsunagu.services.pausing import Pausing
 from tsunagu.services.ports import Ports
 from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
+from tsunagu.services.restarts import Restarts
 from tsunagu.services.sessions import Sessions
 from tsunagu.services.system import System
+from tsunagu.services.updating import Updating
 from tsunagu.services.why import Why
 from tsunagu.store.db import Database
 
@@ -132,7 +134,8 @@ async def _serve(instance: Instance) -> None:
     networks = Networks(engine, kernel, firewall)
     bundles = Bundles(engine, images, runtime, keeps_link_variables=os.environ.get(VARIABLES) == "1")
     lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall))
-    containers = Containers(engine, images, lifecycle, bundles, Links(engine, bundles))
+    policies = Restarts(engine, lifecycle)
+    containers = Containers(engine, images, lifecycle, bundles, Links(engine, bundles), policies)
     connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)
@@ -146,6 +149,7 @@ async def _serve(instance: Instance) -> None:
         engine=engine,
         containers=containers,
         pausing=Pausing(engine, runtime, lifecycle),
+        updating=Updating(engine, lifecycle),
         sessions=sessions,
         networks=networks,
         connections=connections,
@@ -165,10 +169,12 @@ async def _serve(instance: Instance) -> None:
         __version__, instance.socket, instance.root, runtime_info.name, runtime_info.version,
         kernel.firewall_backend, len(engine.world.containers),
     )  # fmt: skip
+    policies.open()
     _tell_ready()
     await stop.wait()
     log.info("engine stops running=%s", sum(c.is_running for c in engine.world.containers.values()))
     await server.close()
+    await policies.close()
     is_idle = nothing_runs(engine)
     await resolver.close(stop_process=is_idle)
     if is_idle:

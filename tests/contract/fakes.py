@@ -327,6 +327,7 @@ def make_app(directory: Path) -> App:
         "images": images,
         "execs": FakeExecs(engine),
         "system": FakeSystem(engine),
+        "updating": None,  # changes real containers: tests/e2e/test_restarts.py
         "pausing": None,  # freezes real processes: tests/e2e/test_pausing.py
         "why": None,  # asks the kernel for everything: tests/e2e/test_why.py
     }

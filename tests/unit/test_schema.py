@@ -87,7 +87,6 @@ def test_commands_as_text_or_list() -> None:
         (with_host(Devices=[{"PathOnHost": "/dev/null"}]), "HostConfig.Devices"),
         (with_host(Ulimits=[{"Name": "nofile", "Soft": 1, "Hard": 1}]), "HostConfig.Ulimits"),
         (with_host(VolumesFrom=["x"]), "HostConfig.VolumesFrom"),
-        (with_host(RestartPolicy={"Name": "always"}), "HostConfig.RestartPolicy"),
         (with_host(IpcMode="container:x"), "HostConfig.IpcMode container:x"),
         (with_host(PidMode="container:x"), "HostConfig.PidMode container:x"),
         (with_host(Mounts=[{"Type": "volume", "Target": "/d"}]), "HostConfig.Mounts[0].Type volume"),
@@ -112,7 +111,6 @@ def test_unsupported_fields_are_refused_by_name(body: dict[str, Any], name: str)
 def test_every_later_field_is_really_refused() -> None:
     samples: dict[str, Any] = {
         "Volumes": {"/d": {}},
-        "RestartPolicy": {"Name": "always"},
     }
     for path in LATER:
         holder, _, field = path.rpartition(".")

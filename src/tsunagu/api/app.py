@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tsunagu.services.pausing import Pausing
     from tsunagu.services.sessions import Sessions
     from tsunagu.services.system import System
+    from tsunagu.services.updating import Updating
     from tsunagu.services.why import Why
 
 
@@ -29,6 +30,7 @@ class App:
         engine: Engine,
         containers: Containers,
         pausing: Pausing,
+        updating: Updating,
         sessions: Sessions,
         networks: Networks,
         connections: Connections,
@@ -40,6 +42,7 @@ class App:
         self.engine = engine
         self.containers = containers
         self.pausing = pausing
+        self.updating = updating
         self.sessions = sessions
         self.networks = networks
         self.connections = connections

@@ -25,7 +25,7 @@ def select(world: World, images: ImageFinder, filters: Filters, *, shows_all: bo
     chosen = list(reversed(world.containers.values()))
     shows_all = shows_all or limit > 0 or "status" in filters or "exited" in filters
     if not shows_all:
-        chosen = [c for c in chosen if c.is_running]
+        chosen = [c for c in chosen if c.is_up]
     if filters:
         chosen = _filtered(world, images, filters, chosen)
     return chosen[:limit] if limit > 0 else chosen

@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from tsunagu.model.container import Config, HostConfig, RestartPolicy
+from tsunagu.model.container import Config, HostConfig
 from tsunagu.model.errors import InvalidParameter, NotSupported
 from tsunagu.model.network import EndpointConfig
 
 from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
 from .schema_mounts import mounts_of
+from .schema_update import restart_policy
 
 SHM_SIZE = 64 << 20  # Docker's default, bytes
 
 # Fields the model has and the engine does not act on yet: path, what to do instead.
 LATER = {
     "Volumes": "bind a host directory with -v /host/path:/path, or use --tmpfs",
-    "HostConfig.RestartPolicy": "leave out --restart",
 }
 
 # Values of fields the model lacks that ask for nothing this engine does not do anyway.
@@ -81,13 +81,7 @@ def _host(body: Object) -> HostConfig:
     where = "HostConfig."
     body = dict(body)
     mounts = body.pop("Mounts", None) or []
-    body["RestartPolicy"] = {k: v for k, v in object_of(body, "RestartPolicy", where).items() if v is not None}
-    for field in ("RestartPolicy",):
-        value = body.get(field)
-        if field == "RestartPolicy" and body[field].get("Name") in (None, "", "no"):
-            body.pop(field)
-        elif f"{where}{field}" in LATER and not _is_unset(value):
-            raise _later(f"{where}{field}")
+    policy = restart_policy(body.pop("RestartPolicy", None), where)
     for field, modes in _MODES.items():
         mode = text_of(body, field)
         if mode not in modes:
@@ -106,17 +100,12 @@ def _host(body: Object) -> HostConfig:
     return replace(
         host,
         network_mode=host.network_mode or "default",
-        restart_policy=RestartPolicy(),
+        restart_policy=policy,
         shm_size=host.shm_size or SHM_SIZE,
         port_bindings={_port(spec): found or () for spec, found in (host.port_bindings or {}).items()} or None,
         binds=(*(host.binds or ()), *binds) or None,
         tmpfs={**(host.tmpfs or {}), **tmpfs} or None,
     )
-
-
-def _is_unset(value: object) -> bool:
-    """An empty list of bindings for a port still asks to publish it, so only absent or empty maps count as unset."""
-    return not value if isinstance(value, dict) else is_empty(value)
 
 
 def _refuse_others(body: Object, known: set[str], where: str) -> None:

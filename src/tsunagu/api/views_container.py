@@ -78,7 +78,7 @@ def container_json(
         "HostsPath": f"{directory}/hosts",
         "LogPath": log_path,
         "Name": f"/{container.name}",
-        "RestartCount": container.restart_count,
+        "RestartCount": container.state.restart_count,
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",
@@ -101,9 +101,9 @@ def state_json(state: State) -> Json:
     is_running = status in (Status.RUNNING, Status.PAUSED)
     return {
         "Status": str(status),
-        "Running": is_running,
+        "Running": is_running or status is Status.RESTARTING,
         "Paused": status is Status.PAUSED,
-        "Restarting": False,
+        "Restarting": status is Status.RESTARTING,
         "OOMKilled": state.is_oom_killed,
         "Dead": status is Status.DEAD,
         "Pid": state.pid if is_running else 0,
@@ -296,6 +296,8 @@ def status_text(state: State, now: int) -> str:
             return f"Up {human_duration(now - state.started_at)}"
         case Status.PAUSED:
             return f"Up {human_duration(now - state.started_at)} (Paused)"
+        case Status.RESTARTING:
+            return f"Restarting ({state.exit_code}) {human_duration(now - state.finished_at)} ago"
         case Status.REMOVING:
             return "Removal In Progress"
         case Status.DEAD:

@@ -53,6 +53,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("pausing", "UNPAUSE"): ("paused",),
     ("run", "CREATE"): ("images", "files"),
     ("run", "RUN"): ("images", "files"),
+    ("update", "UPDATE"): ("containers",),
     ("why", "WHY"): ("running", "containers", ""),
 }
 # What the value of a flag names, or the words that it may be; the first match of "path --flag", then "--flag" counts.

@@ -229,10 +229,10 @@ def _host_config(options: Options, host: str) -> Body:
         body["Devices"] = [_device(text) for text in options["device"]]
     if "security-opt" in options:
         _security(options["security-opt"], body)
-    restart = _restart(options["restart"])
-    if restart:
+    restart = restart_policy(options["restart"])
+    if restart and restart != {"Name": "no", "MaximumRetryCount": 0}:
         body["RestartPolicy"] = restart
-        if options["rm"]:
+        if options["rm"] and restart["Name"] != "no":
             raise Failure("conflicting options: cannot specify both --restart and --rm")
     if options["use-api-socket"]:
         from tsunagu.client import socket_path
@@ -247,14 +247,15 @@ def _capability(text: str) -> str:
     return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
 
 
-def _restart(text: str) -> Body:
+def restart_policy(text: str) -> Body:
+    """The value of `--restart` as the engine takes it; `{}` for none. Raises Failure."""
     name, colon, count = text.partition(":")
     if not name and colon:
         raise Failure("invalid restart policy format: no policy provided before colon")
-    if name in ("", "no") and not colon:
+    if not text:
         return {}
     try:
-        return {"Name": name, "MaximumRetryCount": int(count) if colon else 0}
+        return {"Name": name, "MaximumRetryCount": int(count) if count else 0}
     except ValueError:
         raise Failure("invalid restart policy format: maximum retry count must be an integer") from None
 

@@ -88,6 +88,7 @@ class Status(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"  # runs, and its processes are frozen
+    RESTARTING = "restarting"  # has ended, and its restart policy starts it again soon
     EXITED = "exited"
     REMOVING = "removing"
     DEAD = "dead"
@@ -107,6 +108,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     is_oom_killed: bool = False
     started_at: int = 0
     finished_at: int = 0
+    restart_count: int = 0  # by the restart policy, since a user started it
+    is_manually_stopped: bool = False  # somebody asked it to end: `unless-stopped` leaves it so
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -129,7 +132,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     links: tuple[Link, ...] = ()  # on the default bridge; those of other networks belong to an endpoint
     state: State = State()
-    restart_count: int = 0
 
     @property
     def is_running(self) -> bool:
@@ -139,6 +141,15 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_paused(self) -> bool:
         return self.state.status is Status.PAUSED
+
+    @property
+    def is_restarting(self) -> bool:
+        return self.state.status is Status.RESTARTING
+
+    @property
+    def is_up(self) -> bool:
+        """Docker's State.Running: it has a live process, or waits for its next one."""
+        return self.is_running or self.is_restarting
 
     def endpoint_on(self, network_id: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.network_id == network_id), None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from .container import Container, Link, State
+from .container import Container, HostConfig, Link, State
 from .errors import NotFound
 from .ids import find_by_prefix
 from .network import Endpoint, Network
@@ -95,6 +95,13 @@ class LinksChanged(msgspec.Struct, frozen=True, tag=True):
     links: tuple[Link, ...]
 
 
+class HostConfigChanged(msgspec.Struct, frozen=True, tag=True):
+    """What a container may have of the host was changed by `update`; the whole of it."""
+
+    container_id: str
+    host: HostConfig
+
+
 class EndpointsChanged(msgspec.Struct, frozen=True, tag=True):
     """The container joined or left networks; the whole ordered tuple, so that order survives."""
 
@@ -112,6 +119,7 @@ Event = (
     | ContainerCreated
     | ContainerRenamed
     | ContainerStateChanged
+    | HostConfigChanged
     | EndpointsChanged
     | LinksChanged
     | ContainerRemoved
@@ -146,6 +154,8 @@ def apply(world: World, event: Event) -> World:
             return replace(_with(world, replace(old, name=name)), container_ids={**names, name: container_id})
         case ContainerStateChanged(container_id, state):
             return _with(world, replace(world.containers[container_id], state=state))
+        case HostConfigChanged(container_id, host):
+            return _with(world, replace(world.containers[container_id], host=host))
         case EndpointsChanged(container_id, endpoints):
             return _with(world, replace(world.containers[container_id], endpoints=endpoints))
         case LinksChanged(container_id, links):

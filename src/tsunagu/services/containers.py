@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import links, ports, spec
+from tsunagu.rules import links, ports, restarts, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -29,18 +29,28 @@ from .images import Images
 from .lifecycle import Lifecycle
 from .links import Links
 from .petnames import unused_name
+from .restarts import Restarts
 from .signals import parse_signal, stop_signal
 
 STOP_TIMEOUT = 10  # seconds, Docker's default
 
 
 class Containers:
-    def __init__(self, engine: Engine, images: Images, lifecycle: Lifecycle, bundles: Bundles, links: Links) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        lifecycle: Lifecycle,
+        bundles: Bundles,
+        links: Links,
+        policies: Restarts,
+    ) -> None:
         self._engine = engine
         self._images = images
         self._lifecycle = lifecycle
         self._bundles = bundles
         self._links = links
+        self._policies = policies
         self._names_in_use: set[str] = set()  # names of creates that are under way
         self._exit_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
         self._removal_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
@@ -68,6 +78,7 @@ class Containers:
         ports.check(host)
         spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
+        restarts.check(host.restart_policy, is_auto_removed=host.auto_remove)
         path, args = spec.command(merged)
         container = Container(
             id=identifier,
@@ -119,6 +130,9 @@ class Containers:
         container = self._engine.world.container(word)
         async with self._engine.lock(container.id):
             container = self._startable(container.id)
+            if container.is_restarting:
+                raise NotModified(f"container {container.id} is already running")
+            self._policies.forget(container.id)
             try:
                 await self._lifecycle.start(container)
             except NotModified:
@@ -140,7 +154,7 @@ class Containers:
         `timeout` is in seconds, negative waits for ever, None means the container's own or 10.
         """
         container = await self._settled(word)
-        if not container.is_running:
+        if not container.is_up:
             raise NotModified(f"container {container.id} is already stopped")
         await self._stop(container, timeout, signal)
         self._lifecycle.emit("stop", container)
@@ -148,12 +162,13 @@ class Containers:
     async def restart(self, word: str, *, timeout: int | None = None, signal: str = "") -> None:
         """Stop a container if it runs, then start it."""
         container = await self._settled(word)
-        if container.is_running:
+        if container.is_up:
             await self._stop(container, timeout, signal, is_restart=True)
             self._lifecycle.emit("stop", container)
         async with self._engine.lock(container.id):
             container = self._startable(container.id)
-            if not container.is_running:
+            if not container.is_up:
+                self._policies.forget(container.id)
                 await self._lifecycle.start(container)
         self._lifecycle.emit("restart", container)
 
@@ -161,8 +176,10 @@ class Containers:
         """Send a signal to a running container; SIGKILL also waits for its end."""
         signum = parse_signal(signal or "KILL")
         container = await self._settled(word)
-        if not container.is_running:
+        if not container.is_up:
             raise Conflict(f"cannot kill container: {word}: container {container.id} is not running")
+        if await self._gives_up(container):
+            return
         self._lifecycle.signal(container, signum)
         if signum == signals.SIGKILL:
             await self._lifecycle.ended(container.id, 60)
@@ -171,6 +188,8 @@ class Containers:
         signum = parse_signal(signal) if signal else stop_signal(container.config.stop_signal)
         if timeout is None:
             timeout = STOP_TIMEOUT if container.config.stop_timeout is None else container.config.stop_timeout
+        if await self._gives_up(container):
+            return
         if is_restart:
             self._auto_removals.add(container.id)
         try:
@@ -178,6 +197,17 @@ class Containers:
         finally:
             if is_restart:
                 self._auto_removals.discard(container.id)
+
+    async def _gives_up(self, container: Container) -> bool:
+        """End the waiting of a container that is to be restarted; False when it was not waiting."""
+        if not container.is_restarting:
+            return False
+        async with self._engine.lock(container.id):
+            current = self._engine.world.containers.get(container.id)
+            if current is None or not current.is_restarting:
+                return current is None
+            self._resolve(self._exit_waiters, self._policies.cancel(current))
+        return True
 
     async def _settled(self, word: str) -> Container:
         """Return a container once no start or clean-up of it is under way."""
@@ -215,9 +245,9 @@ class Containers:
             raise Conflict(
                 f'cannot remove container "{container.name}": container is paused and must be unpaused first'
             )
-        if container.is_running and not force:
+        if container.is_up and not force:
             raise Conflict(
-                f'cannot remove container "{container.name}": container is running: '
+                f'cannot remove container "{container.name}": container is {container.state.status}: '
                 "stop the container before removing or force remove"
             )
         self._removing[container.id] += 1  # from here on nobody starts it again
@@ -229,6 +259,8 @@ class Containers:
                 del self._removing[container.id]
 
     async def _kill_and_discard(self, container: Container) -> None:
+        await self._gives_up(container)
+        container = self._engine.world.containers.get(container.id, container)
         if container.is_running:
             self._lifecycle.signal(container, signals.SIGKILL)
             if not await self._lifecycle.ended(container.id, 60):
@@ -240,6 +272,8 @@ class Containers:
             current = self._engine.world.containers.get(container.id)
             if current is None:  # somebody else, or --rm, removed it while we waited
                 return
+            if current.is_restarting:
+                current = self._policies.cancel(current)
             if current.is_running:
                 raise Conflict(f'cannot remove container "{container.name}": it was started again meanwhile')
             await self.discard(current)
@@ -252,12 +286,10 @@ class Containers:
         for endpoint in container.endpoints:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
         self._lifecycle.forget(container.id)
+        self._policies.forget(container.id)
         self._lifecycle.emit("destroy", container)
-        result = (container.state.exit_code, "")
         for waiters in (self._removal_waiters, self._exit_waiters):
-            for future in waiters.pop(container.id, ()):
-                if not future.done():
-                    future.set_result(result)
+            self._resolve(waiters, container)
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[str], int]:
         """Remove all stopped containers; returns their ids and the bytes given back."""
@@ -265,7 +297,7 @@ class Containers:
         until = parse_until(filters.get("until", ()))
         removed, freed = [], 0
         for container in list(self._engine.world.containers.values()):
-            if container.is_running or not matches_labels(container.config.labels, filters):
+            if container.is_up or not matches_labels(container.config.labels, filters):
                 continue
             if until is not None and container.created >= until:
                 continue
@@ -300,7 +332,7 @@ class Containers:
         """
         container = self._engine.world.container(word)
         future: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        if condition in ("", "not-running") and not container.is_running:
+        if condition in ("", "not-running") and not container.is_up:
             future.set_result((container.state.exit_code, ""))
         elif condition in ("", "not-running", "next-exit"):
             self._exit_waiters[container.id].append(future)
@@ -316,8 +348,15 @@ class Containers:
 
     async def _exited(self, container: Container, state: State) -> None:
         """Called by the lifecycle, under the container's lock, once a container has ended and is cleaned up."""
-        for future in self._exit_waiters.pop(container.id, ()):
-            if not future.done():
-                future.set_result((state.exit_code, ""))
-        if container.host.auto_remove and container.id not in self._auto_removals:
+        current = self._engine.world.containers[container.id]
+        self._resolve(self._exit_waiters, current)
+        if current.is_restarting:
+            self._policies.schedule(current)
+        elif container.host.auto_remove and container.id not in self._auto_removals:
             await self.discard(self._engine.world.containers[container.id])
+
+    @staticmethod
+    def _resolve(waiters: dict[str, list[asyncio.Future[tuple[int, str]]]], container: Container) -> None:
+        for future in waiters.pop(container.id, ()):
+            if not future.done():
+                future.set_result((container.state.exit_code, ""))

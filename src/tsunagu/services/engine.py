@@ -27,6 +27,7 @@ from tsunagu.model.world import (
     ContainerStateChanged,
     EndpointsChanged,
     Event,
+    HostConfigChanged,
     LinksChanged,
     NetworkCreated,
     NetworkRemoved,
@@ -134,7 +135,9 @@ class Engine:
                 self.db.delete("network", network_id)
             case ContainerCreated(container):
                 self.db.put("container", container.id, _encode(container))
-            case ContainerRenamed() | ContainerStateChanged() | EndpointsChanged() | LinksChanged():
+            case (
+                ContainerRenamed() | ContainerStateChanged() | HostConfigChanged() | EndpointsChanged() | LinksChanged()
+            ):
                 container = after.containers[event.container_id]
                 self.db.put("container", container.id, _encode(container))
             case ContainerRemoved(container_id):

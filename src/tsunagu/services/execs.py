@@ -187,6 +187,8 @@ class Execs:
 
     def _running(self, word: str) -> Container:
         container = self._engine.world.container(word)
+        if container.is_restarting:
+            raise Conflict(f"Container {word} is restarting, wait until the container is running")
         if not container.is_running:
             raise Conflict(
                 f"container {container.id} is not running", hint=f"start it first: docker start {container.name}"

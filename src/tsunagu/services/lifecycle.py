@@ -61,6 +61,8 @@ class Lifecycle:
         self.leases = Leases(engine.world)
         engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
+        self.on_signal: Callable[[Container, int], None] | None = None
+        self.end_state: Callable[[Container, State], State] = lambda _, state: state  # restarts decides
         self.processes: dict[str, Process] = {}
         self._ended: dict[str, asyncio.Event] = {}
         # Attach requests that came before the start: each connects before the process runs, so no output is lost.
@@ -75,8 +77,11 @@ class Lifecycle:
 
     # ---- start
 
-    async def start(self, container: Container) -> None:
-        """Start a container that is not running; the caller holds its lock. Raises NotModified when it runs."""
+    async def start(self, container: Container, *, is_automatic: bool = False) -> None:
+        """Start a container that is not running; the caller holds its lock. Raises NotModified when it runs.
+
+        `is_automatic`: its restart policy does, so that its restarts go on being counted.
+        """
         if container.is_paused:
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.is_running:
@@ -107,6 +112,7 @@ class Lifecycle:
                         conmon_pid=process.conmon_pid,
                         conmon_started=process.conmon_started,
                         started_at=time.time_ns(),
+                        restart_count=container.state.restart_count if is_automatic else 0,
                     )
                     # A commit that fails (a full disk) must not leave a process that nobody owns.
                     engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
@@ -119,7 +125,8 @@ class Lifecycle:
             self._fail_early(container.id)
             if isinstance(error, EngineError):
                 code = error.exit_code if isinstance(error, RuntimeFailed) else 128
-                failed = replace(container.state, exit_code=code, error=error.message)
+                status = Status.EXITED if container.is_restarting else container.state.status
+                failed = replace(container.state, status=status, exit_code=code, error=error.message)
                 engine.commit(ContainerStateChanged(container.id, failed))
                 if code in (126, 127):  # the user named a program that cannot run: Docker answers 400
                     raise InvalidParameter(error.message, hint=error.hint) from error
@@ -262,14 +269,18 @@ class Lifecycle:
             is_oom_killed=exit_.is_oom_killed,
             started_at=container.state.started_at,
             finished_at=time.time_ns(),
+            restart_count=container.state.restart_count,
+            is_manually_stopped=container.state.is_manually_stopped,
         )
+        state = self.end_state(container, state)
         self._engine.commit(
             ContainerStateChanged(container_id, state),
             EndpointsChanged(container_id, tuple(attachments.left(e) for e in endpoints)),
         )
         if exit_.is_oom_killed:
             self.emit("oom", container)
-        self.emit("die", container, exitCode=str(exit_.code))
+        seconds = (state.finished_at - state.started_at) // 1_000_000_000
+        self.emit("die", container, execDuration=str(seconds), exitCode=str(exit_.code))
         await self.clean_up(container, endpoints)
         self._emit_networks("disconnect", container, endpoints)
         self.processes.pop(container_id, None)
@@ -345,6 +356,8 @@ class Lifecycle:
         """Send a signal to the container's first process; nothing happens when it has just ended."""
         process = self.processes.get(container.id)
         if process is not None:
+            if self.on_signal is not None:
+                self.on_signal(container, signum)
             self._runtime.signal(process, signum)
             self.emit("kill", container, signal=str(signum))
             current = self._engine.world.containers.get(container.id)

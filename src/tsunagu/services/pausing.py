@@ -32,6 +32,8 @@ class Pausing:
         container = self._engine.world.container(word)
         async with self._engine.lock(container.id):
             container = self._engine.world.container(container.id)
+            if container.is_restarting:
+                raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
             if not container.is_running:
                 raise Conflict(f"container {container.id} is not running")
             if container.is_paused:

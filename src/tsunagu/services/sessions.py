@@ -33,6 +33,8 @@ class Sessions:
         """Refuse an attach before its response head is sent; returns the container."""
         container = self._engine.world.container(word)
         streams.parse_detach_keys(detach_keys)
+        if container.is_restarting:
+            raise Conflict(f"container {word} is restarting, wait until the container is running")
         if container.is_paused:
             raise Conflict(f"container {word} is paused, unpause the container before attach")
         return container
@@ -137,6 +139,8 @@ class Sessions:
     async def top(self, word: str, ps_args: str = "-ef") -> tuple[list[str], list[list[str]]]:
         """Return titles and rows of the host's `ps` for the processes of a container."""
         container = self._engine.world.container(word)
+        if container.is_restarting:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
         arguments = ps_args.split() or ["-ef"]

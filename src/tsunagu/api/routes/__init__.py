@@ -6,12 +6,13 @@ with `api.schema`, call one service, and render with `api.views*`; they decide n
 
 from __future__ import annotations
 
-from . import absent, attachments, containers, execs, images, networks, pausing, system, why
+from . import absent, attachments, containers, execs, images, networks, pausing, system, updating, why
 
 ROUTES = (
     *system.ROUTES,
     *containers.ROUTES,
     *pausing.ROUTES,
+    *updating.ROUTES,
     *attachments.ROUTES,
     *execs.ROUTES,
     *networks.ROUTES,

@@ -16,7 +16,6 @@ _NO_SWARM = (
 
 # method, pattern, what it is called. Enabling one is moving its line to a module of its own.
 LATER = (
-    ("POST", "/containers/{word}/update", "changing the limits of containers"),
     ("GET", "/containers/{word}/stats", "container statistics"),
     ("GET", "/containers/{word}/changes", "listing changed files"),
     ("GET", "/containers/{word}/export", "exporting containers"),

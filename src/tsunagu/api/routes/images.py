@@ -69,8 +69,8 @@ async def tag(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     holders: dict[str, tuple[str, bool]] = {}
     for container in request.app.engine.world.containers.values():
-        if container.is_running or container.image_id not in holders:
-            holders[container.image_id] = (container.id, container.is_running)
+        if container.is_up or container.image_id not in holders:
+            holders[container.image_id] = (container.id, container.is_up)
     removed = await request.app.images.remove(request.words["word"], force=request.flag("force"), holders=holders)
     return json_response(removed)
 

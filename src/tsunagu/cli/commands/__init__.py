@@ -30,6 +30,7 @@ CONTAINER: dict[str, Entry] = {
     "stop": ("containers", "STOP"),
     "top": ("containers", "TOP"),
     "unpause": ("pausing", "UNPAUSE"),
+    "update": ("update", "UPDATE"),
     "wait": ("containers", "WAIT"),
 }
 IMAGE: dict[str, Entry] = {
@@ -104,6 +105,7 @@ TOP: dict[str, Entry] = {
     "tag": IMAGE["tag"],
     "top": CONTAINER["top"],
     "unpause": CONTAINER["unpause"],
+    "update": CONTAINER["update"],
     "wait": CONTAINER["wait"],
     "why": ("why", "WHY"),
 }
