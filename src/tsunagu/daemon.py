@@ -35,6 +35,7 @@ from tsunagu.services.firewall import Firewall
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.links import Links
+from tsunagu.services.maps import Maps
 from tsunagu.services.networks import Networks
 from tsunagu.services.pausing import Pausing
 from tsunagu.services.ports import Ports
@@ -157,6 +158,7 @@ async def _serve(instance: Instance) -> None:
         execs=execs,
         system=system,
         why=Why(engine, kernel, lifecycle),
+        maps=Maps(engine, kernel),
     )
     server = Server(app)
     await server.serve(instance.socket)

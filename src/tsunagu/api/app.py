@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsunagu.services.engine import Engine
     from tsunagu.services.execs import Execs
     from tsunagu.services.images import Images
+    from tsunagu.services.maps import Maps
     from tsunagu.services.networks import Networks
     from tsunagu.services.pausing import Pausing
     from tsunagu.services.sessions import Sessions
@@ -38,6 +39,7 @@ class App:
         execs: Execs,
         system: System,
         why: Why,
+        maps: Maps,
     ) -> None:
         self.engine = engine
         self.containers = containers
@@ -50,3 +52,4 @@ class App:
         self.execs = execs
         self.system = system
         self.why = why
+        self.maps = maps

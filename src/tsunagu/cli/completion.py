@@ -45,6 +45,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("inspect", "IMAGE_INSPECT"): ("images",),
     ("inspect", "INSPECT"): ("objects",),
     ("inspect", "NETWORK_INSPECT"): ("networks",),
+    ("map", "MAP"): ("members",),
     ("logs", "LOGS"): ("containers", ""),
     ("networks", "CONNECT"): ("networks", "containers", ""),
     ("networks", "DISCONNECT"): ("networks", "containers", ""),
@@ -60,6 +61,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
 _VALUES: dict[str, str | tuple[str, ...]] = {
     "inspect --type": ("container", "image", "network"),
     "network create --driver": ("bridge",),
+    "map --format": ("text", "mermaid", "dot", "svg", "json"),
     "--attach": ("stdin", "stdout", "stderr"),
     "--cgroupns": ("host", "private"),
     "--cidfile": "files",
@@ -254,7 +256,8 @@ def _command_words(line: _Line) -> list[tuple[str, str]]:
 
 
 def names(kind: str, host: str) -> list[tuple[str, str]]:
-    """Names that the engine at `host` knows. `kind`: containers, running, paused, stopped, images, networks or objects.
+    """Names that the engine at `host` knows. `kind`: containers, running, paused, stopped, images, networks,
+    members (of the map) or objects.
 
     Raises ClientError when no engine answers; starts none.
     """
@@ -262,7 +265,7 @@ def names(kind: str, host: str) -> list[tuple[str, str]]:
 
     client = Client(host)
     found: list[tuple[str, str]] = []
-    if kind in ("containers", "running", "paused", "stopped", "objects"):
+    if kind in ("containers", "running", "paused", "stopped", "members", "objects"):
         for item in client.get("/containers/json", {} if kind in ("running", "paused") else {"all": 1}):
             state = item["State"]
             is_running = state in ("running", "paused", "restarting")
@@ -274,7 +277,7 @@ def names(kind: str, host: str) -> list[tuple[str, str]]:
             found += [(tag, f"image {item['Id'].rpartition(':')[2][:12]}") for tag in item["RepoTags"] or ()]
             # "nginx" alone means "nginx:latest".
             found += [(tag[:-7], "image") for tag in item["RepoTags"] or () if tag.endswith(":latest")]
-    if kind in ("networks", "objects"):
+    if kind in ("networks", "members", "objects"):
         found += [(item["Name"], f"network, driver {item['Driver']}") for item in client.get("/networks")]
     return sorted(found)
 

@@ -9,7 +9,7 @@ What it cannot know: whether anybody listens (services/why.py probes that), and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 from tsunagu.model.container import Container
@@ -25,20 +25,20 @@ from .targets import Candidate, Targets
 from .walk import FOREIGN, Packet, rulings
 
 
-def reach(world: World, flow: Flow, host: Host | None = None) -> Reach:
+def reach(world: World, flow: Flow, host: Host | None = None, programme: Sequence[Rule] | None = None) -> Reach:
     """Return whether the flow's packets and their answers arrive, with the steps that lead to the answer.
 
-    Raises Unknown when there is no such source.
+    `programme` are the world's rules where the caller has them already. Raises Unknown when there is no such source.
     """
-    return _Search(world, flow, host or Host()).answer()
+    return _Search(world, flow, host or Host(), policy.programme(world) if programme is None else programme).answer()
 
 
 class _Search:
-    def __init__(self, world: World, flow: Flow, host: Host) -> None:
+    def __init__(self, world: World, flow: Flow, host: Host, programme: Sequence[Rule]) -> None:
         self.world = world
         self.flow = flow
         self.host = host
-        self.programme = policy.programme(world)
+        self.programme = programme
         self.steps: list[Step] = []
         self.candidates: list[Candidate] = []
         self.landing: Rule | None = None  # the published port that leads the traffic on

@@ -26,7 +26,7 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.world import World
 from tsunagu.rules import lookup, names, remedies
-from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Host, Reach, Step, Unknown, source_of
+from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Reach, Step, Unknown, source_of
 from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
 from tsunagu.rules.sandboxes import owner_of
@@ -34,6 +34,7 @@ from tsunagu.wire import dns
 
 from .engine import Engine
 from .lifecycle import Lifecycle
+from .surroundings import host_of
 
 CONNECT_SECONDS = 2.0
 ASK_SECONDS = 2.0
@@ -79,12 +80,8 @@ class Why:
             raise InvalidParameter(f"invalid port: {port}", hint="a number from 1 to 65535")
         if not target:
             raise InvalidParameter("nothing to reach was named")
-        facts = await self._kernel.surroundings()
+        host = await host_of(self._kernel)
         world = self._engine.world
-        host = Host(
-            addresses=facts.addresses, forwards=facts.forwards, outside=facts.outside,
-            bridge_netfilter=facts.bridge_netfilter,
-        )  # fmt: skip
         flow = Flow(source=source, target=target, protocol=protocol, port=port)
         try:
             said = reach(world, flow, host)

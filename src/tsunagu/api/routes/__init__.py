@@ -6,7 +6,7 @@ with `api.schema`, call one service, and render with `api.views*`; they decide n
 
 from __future__ import annotations
 
-from . import absent, attachments, containers, execs, images, networks, pausing, system, updating, why
+from . import absent, attachments, containers, execs, images, map, networks, pausing, system, updating, why
 
 ROUTES = (
     *system.ROUTES,
@@ -18,5 +18,6 @@ ROUTES = (
     *networks.ROUTES,
     *images.ROUTES,
     *why.ROUTES,
+    *map.ROUTES,
     *absent.ROUTES,
 )

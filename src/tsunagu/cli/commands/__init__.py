@@ -93,6 +93,7 @@ TOP: dict[str, Entry] = {
     "kill": CONTAINER["kill"],
     "load": IMAGE["load"],
     "logs": CONTAINER["logs"],
+    "map": ("map", "MAP"),
     "pause": CONTAINER["pause"],
     "port": CONTAINER["port"],
     "rename": CONTAINER["rename"],
