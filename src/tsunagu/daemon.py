@@ -157,7 +157,7 @@ async def _serve(instance: Instance) -> None:
         images=images,
         execs=execs,
         system=system,
-        why=Why(engine, kernel, lifecycle),
+        why=Why(engine, kernel, lifecycle, firewall),
         maps=Maps(engine, kernel),
     )
     server = Server(app)

@@ -350,3 +350,17 @@ def test_unknown_source(cli: CommandLine) -> None:
     result = cli("why nosuch web:80")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("Error response from daemon: No such container: nosuch\n")
+
+
+def test_the_deciding_rule_tells_what_it_has_counted(cli: CommandLine) -> None:
+    """What was really sent is in the answer: the rule's counter in the kernel, not a guess."""
+    run(
+        cli, NET, "network create --subnet 10.63.7.0/24 back", f"run -d --name c1 --network app {SLEEP}",
+        serve("c2", "--network back --ip 10.63.7.9"),
+    )  # fmt: skip
+    _, before = ask(cli, "c1 10.63.7.9:80")
+    assert before["Counter"] == {"Rule": "no-shared-network", "Verdict": "drop", "Packets": 0, "Bytes": 0}
+    assert cli("exec c1 nc -w 1 10.63.7.9 80").code != 0
+    _, after = ask(cli, "c1 10.63.7.9:80")
+    assert after["Counter"]["Packets"] > 0
+    assert "(the rule no-shared-network has dropped " in cli("why c1 10.63.7.9:80").out

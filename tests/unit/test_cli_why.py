@@ -80,6 +80,19 @@ def test_not_reachable(engine: CannedEngine) -> None:
     assert tsunagu(engine, "why", "-q", "web", "db").out == ""
 
 
+def test_the_deciding_rules_counter_is_shown_when_it_counted(engine: CannedEngine) -> None:
+    counter = {"Rule": "icc-off", "Verdict": "drop", "Packets": 3, "Bytes": 180}
+    engine.routes["GET /tsunagu/why"] = answer("icc-off", Counter=counter)
+    said = "✗ the last step\n  (the rule icc-off has dropped 3 packets, 180 bytes, since it is in force)\n\n"
+    assert said in tsunagu(engine, "why", "web", "db").out
+    counter |= {"Rule": "outgoing", "Verdict": "accept", "Packets": 1, "Bytes": 84}
+    engine.routes["GET /tsunagu/why"] = answer(Counter=counter)
+    assert "(the rule outgoing has let through 1 packet, 84 bytes" in tsunagu(engine, "why", "web", "db").out
+    counter |= {"Packets": 0}
+    engine.routes["GET /tsunagu/why"] = answer(Counter=counter)
+    assert "the rule" not in tsunagu(engine, "why", "web", "db").out
+
+
 def test_json(engine: CannedEngine) -> None:
     engine.routes["GET /tsunagu/why"] = answer("icc-off")
     result = tsunagu(engine, "why", "--json", "web", "db")

@@ -84,6 +84,15 @@ class Worker:
         finally:
             self._return()
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Let this thread be in a new namespace, which nobody else sees, for the time of the block."""
+        _call("unshare", _libc.unshare(_CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            self._return()
+
     def create(self, path: str) -> int:
         """Make a namespace, pin it at `path` (which must not exist) and return a descriptor of it.
 

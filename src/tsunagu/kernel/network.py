@@ -170,6 +170,15 @@ class NetworkKernel:
         if script:
             await self._rules.run(self._apply, script)
 
+    async def list_firewall(self, *blocks: str) -> str:
+        """Return what nft lists of `blocks` in the host's namespace, see `firewall.listing`. Raises KernelFailure."""
+        return await self._rules.run(firewall.listing, *blocks)
+
+    async def list_intended(self, script: str, *blocks: str) -> str:
+        """Return what nft would list of `blocks` after `script` alone: it is tried where nobody is. Raises
+        KernelFailure."""
+        return await self._run("a trial of the rules", self._try_out, script, blocks)
+
     async def watch_firewall(self, told: Callable[[list[ruleset.Change]], None]) -> None:
         """Call `told` on the event loop whenever a transaction touched our tables, our own ones included.
 
@@ -257,6 +266,11 @@ class NetworkKernel:
         self._generations.begin()
         firewall.apply(script)
         self._generations.end()
+
+    def _try_out(self, script: str, blocks: Sequence[str]) -> str:
+        with self._netns.elsewhere():
+            firewall.apply(script)
+            return firewall.listing(*blocks)
 
     def _forget_udp(self, udp: set[tuple[int, int]]) -> None:
         conntrack.forget_udp(udp, {address for _, address, _, _ in link.addresses(self._nl)})

@@ -1,6 +1,6 @@
 """Values of reachability: what is asked (`Flow`, `Host`), who takes part (`Party`), what is answered (`Reach`).
 
-Imports `model`, `reasons` and `sandboxes` only; pure. Must never decide anything about packets.
+Imports `model`, `policy`, `reasons` and `sandboxes` only; pure. Must never decide anything about packets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tsunagu.model.errors import EngineError
 from tsunagu.model.network import Endpoint
 from tsunagu.model.world import World
 
+from .policy import Rule
 from .reasons import Cause, anchor
 from .sandboxes import owner_of
 
@@ -62,6 +63,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     holders: tuple[str, ...] = ()  # ids of the containers that have the addresses, or that the port leads to
     landing: str = ""  # the container's address that a published port leads to, "" when none is in the way
     landing_port: int = 0  # the port there
+    rule: Rule | None = None  # that decided, None where no rule did
 
     @property
     def documentation(self) -> str:
@@ -80,6 +82,7 @@ class Refused(Exception):
         self.cause = cause
         self.hint = hint
         self.sentence = cause.sentence.format(**words)
+        self.rule: Rule | None = None  # that decided, where one did
 
 
 class Party(msgspec.Struct, frozen=True):

@@ -42,6 +42,7 @@ class _Search:
         self.steps: list[Step] = []
         self.candidates: list[Candidate] = []
         self.landing: Rule | None = None  # the published port that leads the traffic on
+        self.rule: Rule | None = None  # that decided
         self.cause: Cause = Fact.NOT_OURS
         self.sentence = Fact.NOT_OURS.sentence
 
@@ -54,7 +55,7 @@ class _Search:
             self.candidates = targets.candidates(source)
             self._judge(source)
         except Refused as no:
-            self.cause, self.sentence, hint = no.cause, no.sentence, no.hint
+            self.cause, self.sentence, self.rule, hint = no.cause, no.sentence, no.rule, no.hint
             self.steps.append(Step(False, no.sentence, no.cause.code))
         holders = dict.fromkeys(c.id for _, c in self.candidates if c is not None)
         port = None
@@ -70,6 +71,7 @@ class _Search:
             holders=tuple(holders),
             landing=self.landing.target if self.landing is not None else "",
             landing_port=port.container_port if port is not None else 0,
+            rule=self.rule,
         )
 
     def _note(self, text: str, cause: Cause | None = None) -> None:
@@ -247,7 +249,7 @@ class _Search:
             is_established=True, is_translated=True,
         )  # fmt: skip
         self._walk(back, mine, target)
-        self.landing = rule
+        self.landing = self.rule = rule
         self._fine(rule.reason)
         return True
 
@@ -276,14 +278,17 @@ class _Search:
         for rule in decided:
             network = self.world.networks[rule.network]
             if rule.verdict is Verdict.DROP:
-                raise Refused(
+                no = Refused(
                     rule.reason, remedies.rule(self.world, rule.reason, network, mine, owner), network=network.name
                 )
+                no.rule = rule
+                raise no
         return list(decided)
 
     def _accepted(self, decided: Iterable[Rule]) -> None:
         accepted = [rule for rule in decided if rule.verdict is Verdict.ACCEPT]
         if accepted:
+            self.rule = accepted[0]
             self._fine(accepted[0].reason, network=self.world.networks[accepted[0].network].name)
         else:
             self._fine(Fact.NOT_OURS)

@@ -19,7 +19,8 @@ from tsunagu.kernel.ruleset import Change
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.world import EndpointsChanged, Event, NetworkRemoved, World, apply
 from tsunagu.rules import policy
-from tsunagu.wire import nft
+from tsunagu.wire import nft, nft_listing
+from tsunagu.wire.nft_listing import Count
 
 from .engine import Engine
 from .tasks import spawn
@@ -96,6 +97,43 @@ class Firewall:
             if before is None:
                 await self._kernel.apply_firewall(nft.script(wanted, table))
             self._in_force = wanted
+
+    async def counters(self) -> dict[policy.Rule, Count]:
+        """Return what each rule in force has decided since it was put there. Raises KernelFailure."""
+        async with self._lock:
+            rules, text = self._in_force or (), await self._kernel.list_firewall(*self._tables)
+        return nft_listing.counters(rules, nft_listing.parse(text))
+
+    async def counter(self, rule: policy.Rule) -> Count | None:
+        """Return the same for one rule, reading its block only; None when it is not in force. Raises KernelFailure."""
+        place = nft.place(rule)
+        kind, name = place.block.split()
+        async with self._lock:
+            mates = [one for one in self._in_force or () if one.network == rule.network and one.hook is rule.hook]
+            text = await self._kernel.list_firewall(f"{kind} {place.family} {self._engine.instance.nft_table} {name}")
+        mates = [one for one in mates if nft.place(one).block == place.block]
+        return nft_listing.counters(mates, nft_listing.parse(text)).get(rule)
+
+    async def differences(self) -> list[str]:
+        """Say what in the kernel is not as the world wants it, [] when all is. Raises KernelFailure.
+
+        What is wanted is tried in a namespace of its own and listed there, so that two listings are compared.
+        """
+        async with self._lock:
+            found = await self._kernel.list_firewall(*self._tables)
+            wanted = nft.script(policy.programme(self._world()), self._engine.instance.nft_table)
+        intended = await self._kernel.list_intended(wanted, *self._tables)
+        return nft_listing.differences(nft_listing.parse(intended), nft_listing.parse(found))
+
+    async def replace(self) -> None:
+        """Put the whole of our tables in force again, whatever is there. Raises KernelFailure."""
+        async with self._lock:
+            await self._replace()
+
+    @property
+    def _tables(self) -> tuple[str, str]:
+        name = self._engine.instance.nft_table
+        return f"table inet {name}", f"table bridge {name}"
 
     async def watch(self) -> None:
         """Restore our tables, from now on, when somebody else changes them. Raises KernelFailure."""

@@ -31,8 +31,10 @@ from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
 from tsunagu.rules.sandboxes import owner_of
 from tsunagu.wire import dns
+from tsunagu.wire.nft_listing import Count
 
 from .engine import Engine
+from .firewall import Firewall
 from .lifecycle import Lifecycle
 from .surroundings import host_of
 
@@ -47,6 +49,7 @@ class Verdict(Reach, frozen=True, kw_only=True):
     """A `Reach` that was tried: `warnings` are true although the traffic arrives."""
 
     warnings: tuple[str, ...] = ()
+    counter: Count | None = None  # of the rule that decided, None where none did
 
 
 class _Wrong(Exception):
@@ -62,10 +65,11 @@ class _Wrong(Exception):
 class Why:
     """Answers `GET /tsunagu/why`."""
 
-    def __init__(self, engine: Engine, kernel: NetworkKernel, lifecycle: Lifecycle) -> None:
+    def __init__(self, engine: Engine, kernel: NetworkKernel, lifecycle: Lifecycle, firewall: Firewall) -> None:
         self._engine = engine
         self._kernel = kernel
         self._lifecycle = lifecycle
+        self._firewall = firewall
 
     async def explain(self, source: str, target: str, *, protocol: str = "", port: int = 0) -> Verdict:
         """Return whether `source` reaches `target`, and the first cause if not.
@@ -92,7 +96,11 @@ class Why:
             said = reach(world, replace(flow, target=found[0]), host)
             note = Step(True, f"{target} is no container; its name server answers {', '.join(found)}")
             said = replace(said, steps=(note, *said.steps))
-        return await probe.complete(said)
+        verdict = await probe.complete(said)
+        if said.rule is not None:
+            with suppress(KernelFailure):  # it is for the eyes only
+                verdict = replace(verdict, counter=await self._firewall.counter(said.rule))
+        return verdict
 
 
 class _Probe:
@@ -114,7 +122,7 @@ class _Probe:
         self._steps = list(said.steps)
         verdict = Verdict(
             allowed=said.allowed, reason=said.reason, sentence=said.sentence, steps=said.steps, hint=said.hint,
-            addresses=said.addresses, holders=said.holders,
+            addresses=said.addresses, holders=said.holders, rule=said.rule,
         )  # fmt: skip
         if not said.allowed:
             return verdict

@@ -163,24 +163,53 @@ def _compile(programme: Iterable[Rule]) -> dict[str, _Table]:
         table = tables.setdefault(stage.family, _Table())
         if stage.family == "inet":
             table.sets.setdefault("bridges", set()).add(_interface(rule.bridge))
-        chain = f"{stage.map}_{rule.network[:_SHORT]}"
+        chain = _chain(rule, stage)
         key = _key(rule, stage)
         table.maps.setdefault(stage.map, {})[key] = f"jump {chain}"
         table.chains.setdefault(chain, []).extend(_lines(rule, stage))
     return tables
 
 
-def _add_port(table: _Table, rule: Rule, port: PublishedPort) -> None:
+def _port_element(rule: Rule, port: PublishedPort) -> tuple[str, str, str]:
+    """Return map, key and value of a published port."""
     kind = "any" if port.is_for_any_address else "at"
     address = [] if kind == "any" else [_numeric(port.host_ip)]
     if port.protocol not in ("tcp", "udp"):
         raise InvalidParameter(f"invalid protocol: {port.protocol!r}")
-    target = _numeric(rule.target)
     key = " . ".join([*address, port.protocol, str(int(port.host_port))])
-    where = table.maps.setdefault(f"{_PORT_CHAINS[rule.hook]}_{kind}{port.family}", {})
-    where.setdefault(key, f"{target} . {int(port.container_port)}")  # the first rule that matches decides
+    value = f"{_numeric(rule.target)} . {int(port.container_port)}"
+    return f"{_PORT_CHAINS[rule.hook]}_{kind}{port.family}", key, value
+
+
+def _add_port(table: _Table, rule: Rule, port: PublishedPort) -> None:
+    name, key, value = _port_element(rule, port)
+    table.maps.setdefault(name, {}).setdefault(key, value)  # the first rule that matches decides
+    target = _numeric(rule.target)
     entrance = f"{target} . {port.protocol} . {int(port.container_port)}"
     table.sets.setdefault(f"published{port.family}", set()).add(entrance)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a rule stands in the tables: its block (as `list` of the nft program wants it), its key there if the block
+    is a map, and as how many lines."""
+
+    family: str
+    block: str
+    key: str = ""
+    lines: int = 1
+
+
+def place(rule: Rule) -> Place:
+    """Return where `script` and `update` put a rule. Rules of one chain stand there in the programme's order."""
+    if rule.port is not None:
+        name, key, _ = _port_element(rule, rule.port)
+        return Place("inet", f"map {name}", key)
+    stage = _stage(rule)
+    return Place(stage.family, f"chain {_chain(rule, stage)}", lines=len(_lines(rule, stage)))
+
+
+def _chain(rule: Rule, stage: _Stage) -> str:
+    return f"{stage.map}_{rule.network[:_SHORT]}"
 
 
 def _stage(rule: Rule) -> _Stage:

@@ -32,6 +32,18 @@ def _json(verdict: Verdict) -> dict[str, Any]:
         "Containers": list(verdict.holders),
         "Steps": [{"Ok": step.is_ok, "Text": step.text, "Reason": step.code} for step in verdict.steps],
         "Warnings": list(verdict.warnings),
+        "Counter": _counter_json(verdict),
+    }
+
+
+def _counter_json(verdict: Verdict) -> dict[str, Any] | None:
+    if verdict.rule is None or verdict.counter is None:
+        return None
+    return {
+        "Rule": verdict.rule.reason.code,
+        "Verdict": verdict.rule.verdict.value,
+        "Packets": verdict.counter.packets,
+        "Bytes": verdict.counter.bytes,
     }
 
 

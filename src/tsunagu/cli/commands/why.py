@@ -102,6 +102,7 @@ def _print(source: str, target: str, answer: dict[str, Any]) -> None:
     for step in answer["Steps"]:
         mark = paint("✓", _GREEN) if step["Ok"] else paint("✗", _RED)
         lines.append(f"{mark} {step['Text']}")
+    lines += _counted(answer)
     lines += [f"{paint('!', _YELLOW)} {warning}" for warning in answer["Warnings"]]
     if answer["Reachable"]:
         lines += ["", f"{source} reaches {target}."]
@@ -110,6 +111,16 @@ def _print(source: str, target: str, answer: dict[str, Any]) -> None:
         if answer["Remedy"]:
             lines += ["Try:", f"  {answer['Remedy']}"]
     out("\n".join(lines) + "\n")
+
+
+def _counted(answer: dict[str, Any]) -> list[str]:
+    """Say below the steps what the rule that decides has really decided."""
+    counter = answer.get("Counter")
+    if not counter or not counter["Packets"]:
+        return []
+    did = "dropped" if counter["Verdict"] == "drop" else "let through"
+    packets = f"{counter['Packets']} packet{'' if counter['Packets'] == 1 else 's'}"
+    return [f"  (the rule {counter['Rule']} has {did} {packets}, {counter['Bytes']} bytes, since it is in force)"]
 
 
 WHY = Command(
