@@ -205,8 +205,30 @@ def test_networks_are_listed_by_name_whatever_their_order() -> None:
 
 def test_host_and_none_modes_show_their_network() -> None:
     world, container = make_world()
-    host = replace(container, endpoints=(), host=HostConfig(network_mode="host"))
-    assert list(inspect(world, host)["NetworkSettings"]["Networks"]) == ["host"]
+    for mode, key in (("host", "/netns/default"), ("none", f"/netns/{container.id}")):
+        bare = replace(container, endpoints=(), host=HostConfig(network_mode=mode))
+        shown = inspect(world, bare)["NetworkSettings"]
+        assert list(shown["Networks"]) == [mode]
+        assert len(shown["Networks"][mode]["EndpointID"]) == 64
+        assert (shown["Networks"][mode]["MacAddress"], shown["Networks"][mode]["IPAddress"]) == ("", "")
+        assert shown["Ports"] == {}, "nothing is published there, what the image exposes included"
+        assert shown["SandboxKey"].endswith(key)
+        stopped = inspect(world, replace(bare, state=State(status=Status.EXITED)))["NetworkSettings"]
+        assert (stopped["Networks"][mode]["EndpointID"], stopped["SandboxKey"]) == ("", "")
+
+
+def test_a_joiner_shows_no_network_of_its_own() -> None:
+    world, owner = make_world()
+    joiner = replace(
+        owner, id="b" * 64, name="side", endpoints=(), host=HostConfig(network_mode=f"container:{owner.id}")
+    )
+    world = apply(world, ContainerCreated(joiner))
+    shown = inspect(world, joiner)
+    settings = shown["NetworkSettings"]
+    assert (settings["Networks"], settings["Ports"], settings["SandboxID"], settings["SandboxKey"]) == ({}, {}, "", "")
+    assert shown["HostConfig"]["NetworkMode"] == f"container:{owner.id}"
+    assert shown["HostsPath"].endswith(f"/containers/{owner.id}/hosts")
+    assert summary_json(world, joiner, "nginx", NOW, None)["Ports"] == []
 
 
 def test_summary() -> None:
@@ -388,7 +410,7 @@ def test_published_ports_in_inspect_and_list() -> None:
         {"PrivatePort": 443, "Type": "tcp"},
         {"PrivatePort": 444, "Type": "tcp"},
     ]
-    stopped = replace(container, endpoints=(replace(endpoint, ports=()),), state=State())
+    stopped = replace(container, endpoints=(replace(endpoint, id="", ports=()),), state=State())
     shown = container_json(world, stopped, INSTANCE, exec_ids=(), log_path="", sizes=None)
     assert shown["NetworkSettings"]["Ports"] == {}
 

@@ -9,6 +9,7 @@ from tsunagu.model.instance import Instance
 from tsunagu.model.network import PublishedPort
 from tsunagu.model.world import World
 from tsunagu.rules import links, ports
+from tsunagu.rules.sandboxes import joins, owner_of
 from tsunagu.wire import oci_defaults
 
 from .views import Json, by_key, human_duration, rfc3339
@@ -65,7 +66,7 @@ def container_json(
     sizes: tuple[int, int] | None,
 ) -> Json:
     """Render `GET /containers/{id}/json`. `sizes` are bytes (SizeRw, SizeRootFs) when asked for."""
-    directory = f"{instance.root}/containers/{container.id}"
+    directory = f"{instance.root}/containers/{owner_of(world, container).id}"  # of the files that it has bound
     out: Json = {
         "Id": container.id,
         "Created": rfc3339(container.created),
@@ -212,9 +213,15 @@ def _mount(bind: str) -> Json:
     }
 
 
+def _has_sandbox(container: Container) -> bool:
+    """Whether a container has a sandbox of its own at the moment: also a stopped one, while others live in it."""
+    return (container.is_running and not joins(container)) or any(e.is_joined for e in container.endpoints)
+
+
 def _network_settings(world: World, container: Container, instance: Instance) -> Json:
     """The top-level addresses are those on the default bridge (removed from the API in 1.52)."""
-    is_running = container.is_running
+    is_there = _has_sandbox(container)
+    key = "default" if container.host.network_mode == "host" else container.id  # as libnetwork calls the host's
     legacy = next(
         (
             e
@@ -225,9 +232,9 @@ def _network_settings(world: World, container: Container, instance: Instance) ->
     )
     return {
         "Bridge": "",
-        "SandboxID": container.id if is_running else "",
-        "SandboxKey": f"{instance.run_dir}/netns/{container.id}" if is_running and container.endpoints else "",
-        "Ports": _port_map(container) if is_running else {},
+        "SandboxID": container.id if is_there else "",
+        "SandboxKey": f"{instance.run_dir}/netns/{key}" if is_there else "",
+        "Ports": _port_map(container) if is_there else {},
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -268,7 +275,7 @@ def summary_json(
         "ImageID": container.image_id,
         "Command": command_text(container),
         "Created": container.created // 1_000_000_000,
-        "Ports": _ports(container) if container.is_running else [],
+        "Ports": _ports(container) if _has_sandbox(container) else [],
     }
     if sizes is not None:
         out["SizeRw"], out["SizeRootFs"] = sizes
@@ -308,7 +315,10 @@ def status_text(state: State, now: int) -> str:
 
 
 def _published(container: Container) -> dict[tuple[int, str], list[PublishedPort]]:
-    """Every exposed port with where it is published: in the order of asking, IPv4 before IPv6."""
+    """Every exposed port with where it is published: in the order of asking, IPv4 before IPv6. Without a network of
+    its own (`host`, `none`) a container has none."""
+    if not container.endpoints:
+        return {}
     found: dict[tuple[int, str], list[PublishedPort]] = {
         key: [] for key in ports.exposed(container.config.exposed_ports)
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from tsunagu.model.container import Container
-from tsunagu.model.network import Endpoint, Network, Subnet
+from tsunagu.model.network import Endpoint, EndpointConfig, Network, Subnet
 from tsunagu.model.world import World
 from tsunagu.rules.names import endpoint_names
 
@@ -16,6 +18,10 @@ def network_json(world: World, network: Network, *, has_containers: bool) -> Jso
     if has_containers:
         for container, endpoint in world.members(network.id):
             containers[container.id] = _member(container, endpoint)
+        if network.driver in ("host", "null"):
+            for container in world.containers.values():
+                if container.is_running and container.host.network_mode == network.name:
+                    containers[container.id] = _member(container, _bare_endpoint(world, container))
     return {
         "Name": network.name,
         "Id": network.id,
@@ -90,27 +96,20 @@ def endpoint_json(container: Container, endpoint: Endpoint) -> Json:
 
 
 def networks_json(world: World, container: Container) -> Json:
-    """Render NetworkSettings.Networks: a map, so in the order of names."""
+    """Render NetworkSettings.Networks: a map, so in the order of names. Who joins another's sandbox is on none."""
     mode = container.host.network_mode
     if not container.endpoints and mode in ("host", "none"):
-        return {mode: {**_BARE, "NetworkID": world.network_ids.get(mode, "")}}
+        return {mode: endpoint_json(container, _bare_endpoint(world, container))}
     return by_key({e.network_name or e.config.network: endpoint_json(container, e) for e in container.endpoints})
 
 
-_BARE: Json = {
-    "IPAMConfig": None,
-    "Links": None,
-    "Aliases": None,
-    "MacAddress": "",
-    "DriverOpts": None,
-    "GwPriority": 0,
-    "NetworkID": "",
-    "EndpointID": "",
-    "Gateway": "",
-    "IPAddress": "",
-    "IPPrefixLen": 0,
-    "IPv6Gateway": "",
-    "GlobalIPv6Address": "",
-    "GlobalIPv6PrefixLen": 0,
-    "DNSNames": None,
-}
+def _bare_endpoint(world: World, container: Container) -> Endpoint:
+    """Return what Docker shows of a container on `host` or `none`: an endpoint without addresses, new at each start."""
+    mode = container.host.network_mode
+    made = hashlib.sha256(f"{container.id} {container.state.started_at}".encode()).hexdigest()
+    return Endpoint(
+        config=EndpointConfig(network=mode),
+        network_id=world.network_ids.get(mode, ""),
+        network_name=mode,
+        id=made if container.is_running else "",
+    )

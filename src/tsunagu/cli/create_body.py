@@ -366,7 +366,7 @@ def _networks(options: Options, body: Body) -> None:
         endpoint = _endpoint(one)
         if options["link"] and one is attachments[0] and not is_predefined:
             endpoint["Links"] = options["link"]
-        if not name.startswith("container:") and (endpoint or not is_predefined):
+        if endpoint or not is_predefined:
             endpoints[name] = endpoint
     body["HostConfig"]["NetworkMode"] = mode
     if endpoints:

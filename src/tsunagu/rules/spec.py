@@ -19,6 +19,7 @@ from tsunagu.model.network import EndpointConfig, Network
 from tsunagu.model.world import World
 
 from . import ipam
+from .sandboxes import target_word
 
 
 def merge_config(config: Config, image: Image, identifier: str, host: HostConfig, host_name: str) -> Config:
@@ -82,11 +83,8 @@ def plan_endpoints(
 ) -> tuple[EndpointConfig, ...]:
     """Return the attachments a new container starts with, in declared order, after every refusal Docker makes."""
     mode = host.network_mode
-    if mode.startswith("container:"):
-        raise NotSupported(
-            f"HostConfig.NetworkMode {mode} is not supported yet",
-            hint="put both containers on one user-defined network",
-        )
+    if target_word(mode) is not None:
+        return ()
     if mode in ("host", "none"):
         others = [e.network for e in endpoints if e.network != mode]
         if others:
@@ -130,10 +128,13 @@ def check_endpoint(world: World, endpoint: EndpointConfig) -> EndpointConfig:
     problems = []
     if not network.has_names and (endpoint.aliases or endpoint.links):
         problems.append("network-scoped alias is supported only for containers in user defined networks")
-    if network.driver in ("host", "null"):
+    if network.driver == "host":
         raise InvalidParameter(
-            f"cannot connect container to {network.name} network - "
-            f"container must be created in {network.name} network mode"
+            "cannot connect container to host network - container must be created in host network mode"
+        )
+    if network.driver == "null":
+        raise InvalidParameter(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )
     if endpoint.driver_opts:
         raise NotSupported(f"endpoint option {next(iter(endpoint.driver_opts))} is not supported yet")

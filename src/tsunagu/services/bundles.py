@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from tsunagu.kernel import accounts
 from tsunagu.kernel.runtime import Runtime
@@ -19,6 +20,7 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure
 from tsunagu.model.world import World
 from tsunagu.rules import links, names
+from tsunagu.rules.sandboxes import owner_of
 from tsunagu.wire import oci
 
 from .engine import Engine
@@ -86,15 +88,23 @@ class Bundles:
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), True)
 
     async def write(self, world: World, container: Container, rootfs: str, netns: str | None) -> str:
-        """Write the files of /etc and config.json; returns the bundle's path. `container` has joined its networks."""
-        self.write_etc(world, container)
+        """Write the files of /etc and config.json; returns the bundle's path. `container` has joined its networks.
+
+        Who lives in another one's sandbox has its host name and its files of /etc, the very same ones (Docker).
+        """
+        owner = owner_of(world, container)
+        if owner is container:
+            self.write_etc(world, container)
+        else:
+            config = replace(container.config, hostname=owner.config.hostname, domainname=owner.config.domainname)
+            container = replace(container, config=config)
         account = accounts.resolve_user(rootfs, container.config.user, container.host.group_add or ())
         if container.config.working_dir:
             accounts.make_directory(rootfs, container.config.working_dir)
         for bind in container.host.binds or ():
             _make_source(bind)
-        directory = self.directory(container.id)
-        config = oci.container_config(
+        directory = self.directory(owner.id)
+        bundle_config = oci.container_config(
             container,
             account=account,
             rootfs=rootfs,
@@ -107,7 +117,7 @@ class Bundles:
         bundle = f"{self._instance.run_dir}/bundles/{container.id}"
         os.makedirs(bundle, mode=0o700, exist_ok=True)
         with open(f"{bundle}/config.json", "wb") as file:
-            file.write(msgspec.json.encode(config))
+            file.write(msgspec.json.encode(bundle_config))
         return bundle
 
     def _link_variables(self, world: World, container: Container) -> list[str]:

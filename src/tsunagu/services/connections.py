@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model.container import Container
-from tsunagu.model.errors import EngineError, Forbidden, InvalidParameter, NotFound
+from tsunagu.model.errors import EngineError, Forbidden, InvalidParameter, NotFound, NotSupported
 from tsunagu.model.network import Endpoint, EndpointConfig, Network
 from tsunagu.model.world import EndpointsChanged, World, apply
-from tsunagu.rules import gateways, names, spec
+from tsunagu.rules import gateways, modes, names, spec
+from tsunagu.rules.sandboxes import has_live_sandbox, joins, owner_of
 
 from . import attachments
 from .bundles import Bundles
@@ -38,7 +39,7 @@ class Connections:
             world = self._engine.world
             network, container = world.network(network.id), world.container(container.id)
             config = self._check(world, network, container, replace(config, network=network.name))
-            if container.is_running:
+            if has_live_sandbox(world, container):
                 with self._engine.joining([network.id]):
                     await self._join(world, network, container, config)
             else:
@@ -47,7 +48,7 @@ class Connections:
                 for address in (config.ipv4, config.ipv6):
                     if address and address not in self._lifecycle.leases.on(network.id):
                         self._lifecycle.leases.take(network.id, address, container.id)
-        self._lifecycle.emit_network("connect", container, network.id, network.name)
+        self._lifecycle.sandboxes.tell_one("connect", container, network.id, network.name)
         await self._resolver.settle()
 
     async def disconnect(self, word: str, container_word: str, *, force: bool = False) -> None:
@@ -66,14 +67,21 @@ class Connections:
             world = self._engine.world
             container = world.container(container.id)
             if container.host.network_mode == "host" and network.driver == "host":
-                raise Forbidden("container cannot be disconnected from host network or connected to host network")
+                raise InvalidParameter(
+                    "cannot disconnect container from host network - container was created in host network mode"
+                )
+            if container.host.network_mode == "none" and network.driver == "null":
+                raise NotSupported(
+                    f"disconnecting {container.name} from network none is not supported",
+                    hint="make it anew on the network it is to be on: run --network NETWORK",
+                )
             endpoint = next((e for e in container.endpoints if _is_on(world, e, network)), None)
             if endpoint is None:
                 raise Forbidden(f"container {container.id} is not connected to network {network.name}")
             rest = tuple(e for e in container.endpoints if e is not endpoint)
             future = apply(world, EndpointsChanged(container.id, rest))
-            if container.is_running:
-                path = self._lifecycle.sandbox_path(container.id)
+            if has_live_sandbox(world, container):
+                path = self._lifecycle.sandboxes.path(container.id)
                 # Names go first, then the other default route comes, then the interface goes: nothing is lost.
                 async with AsyncExitStack() as undo:
                     leaving = future.containers[container.id]
@@ -89,20 +97,26 @@ class Connections:
             else:
                 self._engine.commit(EndpointsChanged(container.id, rest))
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
-        self._lifecycle.emit_network("disconnect", container, network.id, network.name)
+        self._lifecycle.sandboxes.tell_one("disconnect", container, network.id, network.name)
 
     def _check(self, world: World, network: Network, container: Container, config: EndpointConfig) -> EndpointConfig:
         mode = container.host.network_mode
-        if mode == "host":
-            raise Forbidden(
-                "container sharing network namespace with another container or host cannot be connected to "
-                "any other network"
+        if joins(container) or (mode == "host" and network.driver != "host"):
+            owner = owner_of(world, container)
+            raise InvalidParameter(
+                modes.SHARED,
+                hint=f"connect {owner.name} instead, whose sandbox it shares" if owner is not container else "",
             )
-        if mode == "none":
-            raise Forbidden(
+        if network.driver == "host" and mode != "host":
+            raise InvalidParameter(
+                "cannot connect container to host network - container must be created in host network mode"
+            )
+        if (mode == "none") != (network.driver == "null"):
+            raise InvalidParameter(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode"
             )
-        if any(_is_on(world, e, network) for e in container.endpoints):
+        is_there = network.driver in ("host", "null")  # by now: the container's own mode
+        if is_there or any(_is_on(world, e, network) for e in container.endpoints):
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         try:
             return spec.check_endpoint(world, config)
@@ -123,7 +137,7 @@ class Connections:
         endpoints = (*container.endpoints, endpoint)
         future = apply(world, EndpointsChanged(container.id, endpoints))
         after = future.containers[container.id]
-        path = self._lifecycle.sandbox_path(container.id)
+        path = self._lifecycle.sandboxes.path(container.id)
         async with AsyncExitStack() as undo:
             undo.callback(leases.release, endpoint, container.id, keep_static=False)
             plan = attachments.interface_plan(future, endpoint, has_hairpin=attachments.publishes(container))
@@ -134,7 +148,7 @@ class Connections:
             # the new network may be the first that ports can be published on, or the gateway from now on
             endpoints = await self._lifecycle.ports.publish(future, after, undo, is_strict=False)
             if names.needs_resolver(future, after) and not names.needs_resolver(world, container):
-                await self._lifecycle.open_resolver(future, after, path)
+                await self._lifecycle.sandboxes.open_resolver(future, after)
                 self._bundles.write_etc(future, after)
             else:
                 self._bundles.write_hosts(future, after)

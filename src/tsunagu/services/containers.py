@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import links, ports, restarts, spec
+from tsunagu.rules import links, modes, ports, restarts, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -71,7 +71,10 @@ class Containers:
         if not bare:
             bare = unused_name({*engine.world.container_ids, *self._names_in_use})
         self._check_name(bare)
+        modes.check(config, host, endpoints)
+        host = modes.adapt(engine.world, host)
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
+        merged = modes.named(engine.world, merged, host)
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         linked = links.plan(engine.world, host, bare)
         spec.check_binds(host.binds or ())
@@ -250,6 +253,8 @@ class Containers:
                 f'cannot remove container "{container.name}": container is {container.state.status}: '
                 "stop the container before removing or force remove"
             )
+        if not force:
+            modes.check_removal(self._engine.world, container)
         self._removing[container.id] += 1  # from here on nobody starts it again
         try:
             await self._kill_and_discard(container)
@@ -281,6 +286,7 @@ class Containers:
     async def discard(self, container: Container) -> None:
         """Remove what a stopped container is made of; the caller holds its lock. Crash-safe: the row goes last."""
         self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
+        await self._lifecycle.sandboxes.cut(container)
         await asyncio.gather(self._bundles.remove(container.id), self._lifecycle.settle_kernel())
         self._engine.commit(ContainerRemoved(container.id))
         for endpoint in container.endpoints:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -16,15 +15,15 @@ from contextlib import AsyncExitStack
 
 from msgspec.structs import replace
 
-from tsunagu.kernel.network import NetworkKernel, ResolverSockets
+from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.kernel.runtime_words import RuntimeFailed
 from tsunagu.model.container import Container, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotModified
-from tsunagu.model.network import Endpoint, SandboxPlan
+from tsunagu.model.network import Endpoint
 from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
-from tsunagu.rules import gateways, links
+from tsunagu.rules import links
 
 from . import attachments
 from .bundles import Bundles
@@ -32,12 +31,12 @@ from .engine import Engine
 from .leases import Leases
 from .ports import Ports
 from .resolver import Resolver
+from .sandboxes import Sandboxes, all_of
 from .signals import wakes
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.lifecycle")
 RECORD_AGAIN_SECONDS = 1.0
-INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may be open at once
 
 
 class Lifecycle:
@@ -59,6 +58,7 @@ class Lifecycle:
         self._resolver = resolver
         self.ports = ports
         self.leases = Leases(engine.world)
+        self.sandboxes = Sandboxes(engine, kernel, resolver, ports, self.leases)
         engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
         self.on_signal: Callable[[Container, int], None] | None = None
@@ -67,9 +67,6 @@ class Lifecycle:
         self._ended: dict[str, asyncio.Event] = {}
         # Attach requests that came before the start: each connects before the process runs, so no output is lost.
         self._early: dict[str, list[asyncio.Future[asyncio.Event]]] = defaultdict(list)
-
-    def sandbox_path(self, container_id: str) -> str:
-        return f"{self._engine.instance.run_dir}/netns/{container_id}"
 
     def _observe(self, before: World, event: Event, after: World) -> None:
         if isinstance(event, NetworkRemoved):
@@ -88,38 +85,37 @@ class Lifecycle:
             raise NotModified(f"container {container.id} is already running")
         if container.state.status in (Status.REMOVING, Status.DEAD):
             raise Conflict(f"container {container.id} is marked for removal and cannot be started")
-        engine, world = self._engine, self._engine.world
+        engine = self._engine
+        endpoints: tuple[Endpoint, ...] = ()  # those that this start makes
         try:
-            links.check_start(world, container)
-        except EngineError:
-            self._fail_early(container.id)
-            raise
-        try:
-            endpoints = attachments.join_all(world, engine.instance, self.leases, container, engine.new_id)
-        except EngineError as error:
-            self._fail_early(container.id)
-            raise _networking_failed(error) from error
-        try:
-            with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
-                async with AsyncExitStack() as undo:
-                    endpoints = await self._publish(container, endpoints, undo)
-                    future = apply(engine.world, EndpointsChanged(container.id, endpoints))
-                    process = await self._act(future, future.containers[container.id], undo)
-                    state = State(
-                        status=Status.RUNNING,
-                        pid=process.pid,
-                        pid_started=process.pid_started,
-                        conmon_pid=process.conmon_pid,
-                        conmon_started=process.conmon_started,
-                        started_at=time.time_ns(),
-                        restart_count=container.state.restart_count if is_automatic else 0,
-                    )
-                    # A commit that fails (a full disk) must not leave a process that nobody owns.
-                    engine.commit(EndpointsChanged(container.id, endpoints), ContainerStateChanged(container.id, state))
-                    undo.pop_all()
-                self.processes[container.id] = process
-                self._ended[container.id] = asyncio.Event()
-                self.ports.settle(container.id)
+            links.check_start(engine.world, container)
+            async with self.sandboxes.entering(container) as owner:
+                if owner is None:
+                    endpoints = self._join(container)
+                with engine.intent(container.id, "start"), engine.joining(e.network_id for e in endpoints):
+                    async with AsyncExitStack() as undo:
+                        future = engine.world
+                        if owner is None:
+                            endpoints = await self._publish(container, endpoints, undo)
+                            future = apply(future, EndpointsChanged(container.id, endpoints))
+                        process = await self._act(future, future.containers[container.id], owner, undo)
+                        state = State(
+                            status=Status.RUNNING,
+                            pid=process.pid,
+                            pid_started=process.pid_started,
+                            conmon_pid=process.conmon_pid,
+                            conmon_started=process.conmon_started,
+                            sandbox=owner.id if owner is not None and owner.id != container.id else "",
+                            started_at=time.time_ns(),
+                            restart_count=container.state.restart_count if is_automatic else 0,
+                        )
+                        made = [EndpointsChanged(container.id, endpoints)] if owner is None else []
+                        # A commit that fails (a full disk) must not leave a process that nobody owns.
+                        engine.commit(*made, ContainerStateChanged(container.id, state))
+                        undo.pop_all()
+                    self.processes[container.id] = process
+                    self._ended[container.id] = asyncio.Event()
+                    self.ports.settle(container.id)
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
             self._fail_early(container.id)
@@ -131,10 +127,18 @@ class Lifecycle:
                 if code in (126, 127):  # the user named a program that cannot run: Docker answers 400
                     raise InvalidParameter(error.message, hint=error.hint) from error
             raise
-        self._emit_networks("connect", container, endpoints)
+        if owner is None:
+            self.sandboxes.tell("connect", container, endpoints)
         self.emit("start", container)
         self.watch(container.id)
         await self._resolver.settle()
+
+    def _join(self, container: Container) -> tuple[Endpoint, ...]:
+        engine = self._engine
+        try:
+            return attachments.join_all(engine.world, engine.instance, self.leases, container, engine.new_id)
+        except EngineError as error:
+            raise _networking_failed(error) from error
 
     async def _publish(
         self, container: Container, endpoints: tuple[Endpoint, ...], undo: AsyncExitStack
@@ -145,11 +149,14 @@ class Lifecycle:
         except EngineError as error:
             raise _networking_failed(error) from error
 
-    async def _act(self, world: World, container: Container, undo: AsyncExitStack) -> Process:
+    async def _act(self, world: World, container: Container, owner: Container | None, undo: AsyncExitStack) -> Process:
         mount = spawn(self._bundles.mount(container), name=f"mount {container.id[:12]}")
         undo.push_async_callback(self._bundles.unmount, container.id)
         try:
-            netns = await self._set_up_sandbox(world, container, undo)
+            if owner is None:
+                netns = await self.sandboxes.set_up(world, container, undo)
+            else:
+                netns = self.sandboxes.netns(owner)
         finally:
             await asyncio.wait([mount])
         rootfs = mount.result()
@@ -166,40 +173,6 @@ class Lifecycle:
         await self._admit_early(container.id)
         await self._runtime.start(container.id)
         return process
-
-    async def _set_up_sandbox(self, world: World, container: Container, undo: AsyncExitStack) -> str | None:
-        if container.host.network_mode == "host":
-            return None
-        path = self.sandbox_path(container.id)
-        has_resolver = any(world.networks[e.network_id].has_names for e in container.endpoints)
-        plan = SandboxPlan(
-            path=path,
-            interfaces=tuple(
-                attachments.interface_plan(world, e, has_hairpin=attachments.publishes(container))
-                for e in container.endpoints
-            ),
-            routes=gateways.default_routes(world, container),
-            has_resolver=has_resolver,
-        )
-        host_names = [e.host_ifname for e in container.endpoints]
-        undo.push_async_callback(self._kernel.tear_down_sandbox, path, host_names)
-        sockets = await self._kernel.set_up_sandbox(plan)
-        if sockets is not None:
-            undo.push_async_callback(self._resolver.remove_sandbox, container.id)
-            await self._hand_over(world, container, path, sockets)
-        return path
-
-    async def open_resolver(self, world: World, container: Container, path: str) -> None:
-        """Give a running sandbox its name server: it had none, or both resolver and engine lost its sockets."""
-        await self._hand_over(world, container, path, await self._kernel.open_resolver(path))
-
-    async def _hand_over(self, world: World, container: Container, path: str, sockets: ResolverSockets) -> None:
-        inner: list[socket.socket] = []
-        if container.host.dns:  # asked from inside the sandbox, so that servers on its networks are reachable
-            for family in {socket.AF_INET6 if ":" in server else socket.AF_INET for server in container.host.dns}:
-                inner += await self._kernel.open_sandbox_sockets(path, INNER_UDP, socket.SOCK_DGRAM, family)
-                inner += await self._kernel.open_sandbox_sockets(path, INNER_TCP, socket.SOCK_STREAM, family)
-        await self._resolver.add_sandbox(world, container.id, sockets.udp, sockets.tcp, inner)
 
     # ---- attach before start
 
@@ -262,6 +235,7 @@ class Lifecycle:
         container = self._engine.world.containers.get(container_id)
         if container is None or not container.is_running:
             return
+        is_last = not self.sandboxes.outlives(container)
         endpoints = container.endpoints
         state = State(
             status=Status.EXITED,
@@ -273,16 +247,18 @@ class Lifecycle:
             is_manually_stopped=container.state.is_manually_stopped,
         )
         state = self.end_state(container, state)
-        self._engine.commit(
-            ContainerStateChanged(container_id, state),
-            EndpointsChanged(container_id, tuple(attachments.left(e) for e in endpoints)),
-        )
+        left = [EndpointsChanged(container_id, tuple(attachments.left(e) for e in endpoints))] if is_last else []
+        self._engine.commit(*left, ContainerStateChanged(container_id, state))
         if exit_.is_oom_killed:
             self.emit("oom", container)
         seconds = (state.finished_at - state.started_at) // 1_000_000_000
         self.emit("die", container, execDuration=str(seconds), exitCode=str(exit_.code))
-        await self.clean_up(container, endpoints)
-        self._emit_networks("disconnect", container, endpoints)
+        await self.clean_up(container, self.sandboxes.ending(container, endpoints) if is_last else [])
+        if is_last:
+            attachments.release_all(self.leases, container, endpoints)
+            self.sandboxes.tell("disconnect", container, endpoints)
+        elif container.state.sandbox:
+            await self._leave(container)
         self.processes.pop(container_id, None)
         if self.on_exit is not None:
             await self.on_exit(container, state)
@@ -298,26 +274,18 @@ class Lifecycle:
         """Return once every name published so far is in force."""
         await self._resolver.settle()
 
-    async def clean_up(self, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
-        """Remove what a process that has ended left: runtime state, sandbox, mounts. Every failure is reported, none
-        stops the others; reconcile at the next start tries again."""
-        works: list[tuple[str, Awaitable[object]]] = [
-            ("runtime state", self._runtime.delete(container.id)),
-            ("names", self._resolver.remove_sandbox(container.id)),
-        ]
-        if container.host.network_mode != "host":
-            host_names = [e.host_ifname for e in endpoints if e.host_ifname]
-            # The links are silent at once; `settle_kernel` waits until they are gone, when somebody must know.
-            gone = self._kernel.tear_down_sandbox(self.sandbox_path(container.id), host_names, waits=False)
-            works.append(("sandbox", gone))
-            works.append(("published ports", self.ports.close(container.id)))
-        results = await asyncio.gather(*(work for _, work in works), return_exceptions=True)
+    async def clean_up(self, container: Container, ending: list[tuple[str, Awaitable[object]]]) -> None:
+        """Remove what a process that has ended left: runtime state, mounts, and what is `ending` with it. Every failure
+        is reported, none stops the others; reconcile at the next start tries again."""
+        await all_of(container.id, [("runtime state", self._runtime.delete(container.id)), *ending])
         # The rootfs can only be unmounted once the runtime has let go of it.
-        results += await asyncio.gather(self._bundles.unmount(container.id), return_exceptions=True)
-        for (what, _), result in zip([*works, ("rootfs", None)], results, strict=True):
-            if isinstance(result, BaseException):
-                log.error("clean-up failed container=%s what=%s", container.id[:12], what, exc_info=result)
-        attachments.release_all(self.leases, container, endpoints)
+        await all_of(container.id, [("rootfs", self._bundles.unmount(container.id))])
+
+    async def _leave(self, container: Container) -> None:
+        try:
+            await self.sandboxes.leave(container.state.sandbox)
+        except EngineError as error:  # not recorded (a full disk): the next start of the engine finds nobody in it
+            log.error("sandbox not given back container=%s error=%s", container.id[:12], error)
 
     def end_event(self, container_id: str) -> asyncio.Event | None:
         """Return the event that is set when the container has ended and is cleaned up; None while it does not run."""
@@ -392,15 +360,6 @@ class Lifecycle:
             container.id,
             {**container.config.labels, "image": container.config.image, "name": container.name, **attributes},
         )
-
-    def emit_network(self, action: str, container: Container, network_id: str, network_name: str) -> None:
-        """Publish that a container joined or left a network."""
-        attributes = {"container": container.id, "name": network_name, "type": "bridge"}
-        self._engine.emit("network", action, network_id, attributes)
-
-    def _emit_networks(self, action: str, container: Container, endpoints: tuple[Endpoint, ...]) -> None:
-        for endpoint in endpoints:
-            self.emit_network(action, container, endpoint.network_id, endpoint.network_name)
 
 
 def _networking_failed(error: EngineError) -> EngineError:

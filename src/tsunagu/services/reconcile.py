@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
-from tsunagu.model.container import Status
+from tsunagu.model.container import Container, Status
 from tsunagu.model.errors import EngineError
 from tsunagu.model.world import ContainerStateChanged
 from tsunagu.rules import names
@@ -38,6 +39,7 @@ async def reconcile(
     resolver: Resolver,
 ) -> None:
     """Run once, before the API is served."""
+    lifecycle.sandboxes.forget_dead()
     await networks.restore()
     running = {c.id for c in engine.world.containers.values() if c.is_running}
     for container_id in running:
@@ -46,16 +48,17 @@ async def reconcile(
             engine.commit(ContainerStateChanged(container_id, found.state))
     await resolver.start(engine.world)
     for container_id in running:
-        container = engine.world.containers[container_id]
-        lifecycle.adopt(container)
+        lifecycle.adopt(engine.world.containers[container_id])
+    sandboxes = lifecycle.sandboxes.living()
+    for container_id, container in sandboxes.items():
         await lifecycle.ports.adopt(container)
         if names.needs_resolver(engine.world, container) and not resolver.holds(container_id):
             log.info("name server sockets were lost, opening new ones container=%s", container_id[:12])
             try:
-                await lifecycle.open_resolver(engine.world, container, lifecycle.sandbox_path(container_id))
-            except EngineError as error:  # its process has ended meanwhile, or its namespace is gone
+                await lifecycle.sandboxes.open_resolver(engine.world, container)
+            except EngineError as error:  # its last process has ended meanwhile, or its namespace is gone
                 log.warning("no name server for container=%s: %s", container_id[:12], error)
-    await _remove_orphans(engine, kernel, runtime, bundles, running)
+    await _remove_orphans(engine, kernel, runtime, bundles, running, sandboxes)
     for identifier, operation in engine.db.all("intent"):
         container_or_none = engine.world.containers.get(identifier)
         if container_or_none is not None and identifier not in running:
@@ -81,16 +84,21 @@ async def _discard(engine: Engine, containers: Containers, container_id: str) ->
 
 
 async def _remove_orphans(
-    engine: Engine, kernel: NetworkKernel, runtime: Runtime, bundles: Bundles, running: set[str]
+    engine: Engine,
+    kernel: NetworkKernel,
+    runtime: Runtime,
+    bundles: Bundles,
+    running: set[str],
+    sandboxes: Mapping[str, Container],
 ) -> None:
     for container_id in runtime.known() - running:
         log.info("removing an orphaned process container=%s", container_id[:12])
         await runtime.delete(container_id)
     wanted_links = {n.bridge for n in engine.world.networks.values()} | {
-        e.host_ifname for c in engine.world.containers.values() if c.id in running for e in c.endpoints
+        e.host_ifname for owner in sandboxes.values() for e in owner.endpoints
     }
     for sandbox in await kernel.list_sandboxes():
-        if os.path.basename(sandbox) not in running:
+        if os.path.basename(sandbox) not in sandboxes:
             log.info("removing an orphaned sandbox sandbox=%s", os.path.basename(sandbox)[:12])
             await kernel.tear_down_sandbox(sandbox, ())
     for link in sorted(await kernel.list_links() - wanted_links):

@@ -20,6 +20,7 @@ from tsunagu.model.network import Network
 from tsunagu.model.world import ContainerStateChanged, Event, NetworkCreated, NetworkRemoved, World
 from tsunagu.rules import names
 from tsunagu.rules.names import Registration, View
+from tsunagu.rules.sandboxes import has_live_sandbox
 from tsunagu.wire import control
 
 from .resolver_link import Link
@@ -30,9 +31,8 @@ log = logging.getLogger("tsunagu.resolver")
 class Resolver:
     """Feeds the resolver process and keeps duplicates of every socket it serves.
 
-    A container is live, that is in the tables,
-    while it is running with joined endpoints; one that is starting already
-    from `add_sandbox` on, so that its process finds its own name in its first instruction.
+    A container is live, that is in the tables, while anybody lives in its sandbox; one that is starting already from
+    `add_sandbox` on, so that its process finds its own name in its first instruction.
     """
 
     def __init__(self, instance: Instance, *, resolv_conf: str = "/etc/resolv.conf") -> None:
@@ -59,7 +59,7 @@ class Resolver:
         await self._link.open()
         for container_id, sockets in self._link.held.items():
             container = world.containers.get(container_id)
-            if container is not None and container.is_running:
+            if container is not None and has_live_sandbox(world, container):
                 self._sockets[container_id] = sockets
                 self._views[container_id] = names.view(world, container)
             else:
@@ -180,14 +180,20 @@ class Resolver:
     # ---- what is live
 
     def _registrations(self, container: Container) -> dict[str, Registration]:
-        if not container.is_running and container.id not in self._starting:
+        if not self._is_live(container):
             return {}
         return names.registrations(self._world, container)
+
+    def _is_live(self, container: Container) -> bool:
+        if container.is_running or container.id in self._starting:
+            return True
+        is_joined = any(e.is_joined for e in container.endpoints)  # cheap, and mostly not
+        return is_joined and has_live_sandbox(self._world, container)
 
     def _update(self, container: Container) -> None:
         """Bring names and view of one container in line with what it is now."""
         self._replace(container.id, self._registrations(container))
-        if container.id in self._sockets and (container.is_running or container.id in self._starting):
+        if container.id in self._sockets and self._is_live(container):
             view = names.view(self._world, container)
             if view != self._views[container.id]:
                 self._views[container.id] = view

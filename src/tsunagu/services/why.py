@@ -219,7 +219,7 @@ class _Probe:
         number = socket.AF_INET6 if family == 6 else socket.AF_INET
         if self._source is None or self._is_host:
             return [socket.socket(number, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)]
-        path = self._lifecycle.sandbox_path(self._source.id)
+        path = self._lifecycle.sandboxes.path(self._source.id)
         return await self._kernel.open_sandbox_sockets(path, 1, kind, number, protocol)
 
     # ---- packet sizes
@@ -233,8 +233,8 @@ class _Probe:
             if target.id == self._source.id or target.host.network_mode == "host":
                 continue
             with suppress(KernelFailure):
-                mine = await self._kernel.sandbox_mtus(self._lifecycle.sandbox_path(self._source.id))
-                yours = await self._kernel.sandbox_mtus(self._lifecycle.sandbox_path(target.id))
+                mine = await self._kernel.sandbox_mtus(self._lifecycle.sandboxes.path(self._source.id))
+                yours = await self._kernel.sandbox_mtus(self._lifecycle.sandboxes.path(target.id))
                 self._compare(target, mine, yours)
 
     def _compare(self, target: Container, mine: dict[str, int], yours: dict[str, int]) -> None:
