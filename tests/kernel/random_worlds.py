@@ -16,11 +16,16 @@ from msgspec.structs import replace
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.network import (
+    GATEWAY_MODE,
     ICC,
+    INHIBIT_IPV4,
     MASQUERADE,
+    SNAT_SOURCE,
+    TRUSTED_INTERFACES,
     BridgePlan,
     Endpoint,
     EndpointConfig,
+    GatewayMode,
     InterfacePlan,
     Network,
     PublishedPort,
@@ -30,6 +35,7 @@ from tsunagu.model.network import (
 )
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import gateways, policy, ports
+from tsunagu.rules import options as network_options
 from tsunagu.rules.flows import HOST, NEIGHBOUR, OUTSIDE, Host
 from tsunagu.services.attachments import interface_plan
 from tsunagu.services.networks import bridge_plan
@@ -42,6 +48,7 @@ MACHINES = {NEIGHBOUR: 2, OUTSIDE: 3}
 SURROUNDINGS = Host(
     addresses=(f"{UPLINK[4]}1", f"{UPLINK[6]}1"),
     outside=frozenset({4, 6}),
+    uplink="up0",
     neighbours=(f"{UPLINK[4]}2", f"{UPLINK[6]}2"),
 )
 
@@ -55,7 +62,7 @@ def random_world(rng: Random) -> World:
     for m in range(1, rng.randint(1, 4) + 1):
         container = _container(rng, world, m)
         ways = ports.entrances(world, container)
-        published = [port for family in ways for port in _ports(rng, world, m, family)]
+        published = [port for family, way in ways.items() for port in _ports(rng, world, m, family, way)]
         endpoints = tuple(
             replace(endpoint, ports=placed)
             for endpoint, placed in zip(
@@ -66,11 +73,19 @@ def random_world(rng: Random) -> World:
     return world
 
 
-def _ports(rng: Random, world: World, m: int, family: int) -> list[PublishedPort]:
-    """Ports of one family that lead to container m: numbers of its own, and one that others offer elsewhere."""
-    inside = [s.gateway for n in world.networks.values() if (s := n.subnet_of(family)) is not None]
+def _ports(rng: Random, world: World, m: int, family: int, way: Endpoint) -> list[PublishedPort]:
+    """Ports of one family that lead to container m: numbers of its own, and one that others offer elsewhere. A routed
+    network opens the container's own port."""
+    if not world.networks[way.network_id].translates(family):
+        host_ip = "0.0.0.0" if family == 4 else "::"
+        return [
+            PublishedPort(protocol=protocol, host_ip=host_ip, host_port=0, container_port=PORT)
+            for protocol in rng.choice([(), ("tcp",), ("udp",), ("tcp", "udp")])
+        ]
+    inside = [s.gateway for n in world.networks.values() if n.has_host(family) and (s := n.subnet_of(family))]
     everywhere, loopback = ("0.0.0.0", "127.0.0.1") if family == 4 else ("::", "")
-    places = [everywhere, everywhere, f"{UPLINK[family]}1", rng.choice(inside)] + ([loopback] if loopback else [])
+    places = [everywhere, everywhere, f"{UPLINK[family]}1", *([rng.choice(inside)] if inside else [])]
+    places += [loopback] if loopback else []
     return [
         PublishedPort(
             protocol=rng.choice(["tcp", "udp"]), host_ip=rng.choice(places), host_port=9000 + 10 * m + k,
@@ -81,19 +96,42 @@ def _ports(rng: Random, world: World, m: int, family: int) -> list[PublishedPort
 
 
 def _network(rng: Random, n: int) -> Network:
+    is_internal = rng.random() < 0.3
+    families = rng.choice([(4,), (4,), (4, 6), (4, 6), (4, 6), (6,)])
+    network = Network(
+        id=f"{n:x}" * 64, name=rng.choice("abc") + str(n), bridge=f"lab{n}", enable_ipv4=4 in families,
+        enable_ipv6=6 in families, is_internal=is_internal, options=_options(rng, is_internal=is_internal),
+    )  # fmt: skip
+    network_options.check(network.options, is_internal=is_internal)
+    prefixes = {4: (f"10.{n}.0.", 24), 6: (f"fd00:{n}::", 64)}
+    subnets = [
+        Subnet(
+            subnet=f"{prefix}{'0' if family == 4 else ''}/{length}",
+            gateway=f"{prefix}1" if network_options.wants_gateway(network, family) else "",
+        )
+        for family in families
+        for prefix, length in [prefixes[family]]
+    ]
+    return replace(network, subnets=tuple(subnets))
+
+
+def _options(rng: Random, *, is_internal: bool) -> dict[str, str]:
     options = {}
     if rng.random() < 0.3:
         options[ICC] = "false"
     if rng.random() < 0.3:
         options[MASQUERADE] = "false"
-    has_ipv6 = rng.random() < 0.6
-    subnets = [Subnet(subnet=f"10.{n}.0.0/24", gateway=f"10.{n}.0.1")]
-    if has_ipv6:
-        subnets.append(Subnet(subnet=f"fd00:{n}::/64", gateway=f"fd00:{n}::1"))
-    return Network(
-        id=f"{n:x}" * 64, name=rng.choice("abc") + str(n), bridge=f"lab{n}", enable_ipv6=has_ipv6,
-        is_internal=rng.random() < 0.3, subnets=tuple(subnets), options=options,
-    )  # fmt: skip
+    for family in (4, 6):
+        if rng.random() < 0.5:
+            modes = [mode.value for mode in GatewayMode if is_internal or mode is not GatewayMode.ISOLATED]
+            options[GATEWAY_MODE[family]] = rng.choice(modes)
+        if rng.random() < 0.2:
+            options[SNAT_SOURCE[family]] = f"{UPLINK[family]}1"
+    if rng.random() < 0.15:
+        options[INHIBIT_IPV4] = "true"
+    if rng.random() < 0.3:
+        options[TRUSTED_INTERFACES] = rng.choice(["up0", "nowhere0", "nowhere0:up0"])
+    return options
 
 
 def _container(rng: Random, world: World, m: int) -> Container:
@@ -101,14 +139,15 @@ def _container(rng: Random, world: World, m: int) -> Container:
     endpoints = []
     for index, network in enumerate(chosen):
         n = int(network.name[1:])
-        gateway = "" if network.is_internal else network.subnets[0].gateway
+        subnets = {family: network.subnet_of(family) for family in (4, 6)}
+        gateways = {f: s.gateway if s is not None and not network.is_internal else "" for f, s in subnets.items()}
         endpoints.append(
             Endpoint(
                 config=EndpointConfig(network=network.name, gw_priority=rng.choice([0, 0, 0, 5])),
                 network_id=network.id, network_name=network.name, id=f"{m:x}{n:x}" * 32,
-                ipv4=f"10.{n}.0.{m + 1}", ipv4_prefix=24, gateway4=gateway,
-                ipv6=f"fd00:{n}::{m + 1}" if network.enable_ipv6 else "", ipv6_prefix=64 if network.enable_ipv6 else 0,
-                gateway6=network.subnets[1].gateway if network.enable_ipv6 and gateway else "",
+                ipv4=f"10.{n}.0.{m + 1}" if subnets[4] else "", ipv4_prefix=24 if subnets[4] else 0,
+                ipv6=f"fd00:{n}::{m + 1}" if subnets[6] else "", ipv6_prefix=64 if subnets[6] else 0,
+                gateway4=gateways[4], gateway6=gateways[6],
                 mac=f"02:00:00:00:{n:02x}:{m:02x}", ifname=f"eth{index}", host_ifname=f"port{n}-{m}",
             )
         )  # fmt: skip
@@ -132,7 +171,8 @@ class Built:
     def addresses(self, word: str) -> list[str]:
         """Every address of a party."""
         if word == HOST:
-            return [*SURROUNDINGS.addresses, *(s.gateway for n in self.world.networks.values() for s in n.subnets)]
+            bridges = [address for n in self.world.networks.values() for address in bridge_plan(n).addresses]
+            return [*SURROUNDINGS.addresses, *(address.partition("/")[0] for address in bridges)]
         if word in MACHINES:
             return [f"{prefix}{MACHINES[word]}" for prefix in UPLINK.values()]
         endpoints = self.world.container(word).endpoints

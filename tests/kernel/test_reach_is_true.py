@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from ipaddress import ip_network
 from random import Random
 
 import pytest
@@ -38,7 +39,17 @@ def test_reach_is_true(shard: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "turned", [Reason.NO_SHARED_NETWORK, Reason.ICC_OFF, Reason.OUTGOING, Reason.SAME_NETWORK, Reason.PUBLISHED]
+    "turned",
+    [
+        Reason.NO_SHARED_NETWORK,
+        Reason.ICC_OFF,
+        Reason.OUTGOING,
+        Reason.SAME_NETWORK,
+        Reason.PUBLISHED,
+        Reason.ROUTED,
+        Reason.UNPROTECTED,
+        Reason.TRUSTED,
+    ],
 )
 def test_a_lie_is_found(turned: Reason) -> None:
     """The comparison can fail: in a kernel where the rules of one reason say the opposite, it does."""
@@ -110,7 +121,7 @@ def _is_expected(probe: Probe, answer: Reach) -> bool:
 def _targets(built: Built) -> list[str]:
     """Everybody's addresses, and one on each network that nobody has."""
     found = [address for word in built.paths for address in built.addresses(word)]
-    return found + [f"{s.gateway}99" for n in built.world.networks.values() for s in n.subnets]
+    return found + [str(ip_network(s.subnet)[199]) for n in built.world.networks.values() for s in n.subnets]
 
 
 def _to_published(built: Built) -> list[Probe]:
@@ -120,6 +131,7 @@ def _to_published(built: Built) -> list[Probe]:
         for container in built.world.containers.values()
         for endpoint in container.endpoints
         for port in endpoint.ports
+        if port.host_port
     }
     return [
         Probe(source, address, protocol, number)
@@ -132,7 +144,7 @@ def _to_published(built: Built) -> list[Probe]:
 
 def _describe(world: World) -> str:
     lines = [
-        f"network {n.name}: internal={n.is_internal} ipv6={n.enable_ipv6} options={n.options}"
+        f"network {n.name}: internal={n.is_internal} families={n.families} options={n.options}"
         for n in world.networks.values()
     ]
     lines += [

@@ -60,7 +60,7 @@ def test_ula() -> None:
 
 
 def check(*subnets: Subnet, ipv6: bool = False, taken: tuple[tuple[str, str], ...] = ()) -> tuple[Subnet, ...]:
-    return ipam.check_subnets(subnets, enable_ipv6=ipv6, taken=taken)
+    return ipam.check_subnets(subnets, families=(4, 6) if ipv6 else (4,), taken=taken)
 
 
 def test_gateways_are_filled_in_and_texts_made_canonical() -> None:
@@ -293,16 +293,16 @@ def test_speed_does_not_depend_on_the_size_of_the_pools() -> None:
 )
 def test_subnets_that_no_container_can_use(subnet: str, kind: str) -> None:
     with pytest.raises(InvalidParameter, match=f"{kind} addresses cannot be a container's"):
-        ipam.check_subnets((Subnet(subnet=subnet),), enable_ipv6=True, taken=())
+        ipam.check_subnets((Subnet(subnet=subnet),), families=(4, 6), taken=())
 
 
 @pytest.mark.parametrize("gateway", ["10.0.0.0", "10.0.0.255"])
 def test_a_gateway_that_no_interface_can_have_is_refused_at_create(gateway: str) -> None:
     with pytest.raises(InvalidParameter, match=f"invalid gateway {gateway}: it is the network or broadcast address"):
-        ipam.check_subnets((Subnet("10.0.0.0/24", gateway=gateway),), enable_ipv6=False, taken=())
+        ipam.check_subnets((Subnet("10.0.0.0/24", gateway=gateway),), families=(4,), taken=())
 
 
 def test_both_addresses_of_a_point_to_point_prefix_may_be_the_gateway() -> None:
     for gateway in ("10.0.0.0", "10.0.0.1"):
-        checked = ipam.check_subnets((Subnet("10.0.0.0/31", gateway=gateway),), enable_ipv6=False, taken=())
+        checked = ipam.check_subnets((Subnet("10.0.0.0/31", gateway=gateway),), families=(4,), taken=())
         assert checked[0].gateway == gateway

@@ -13,7 +13,19 @@ import pytest
 
 from tsunagu.model.container import Config, Container, HostConfig
 from tsunagu.model.errors import InvalidParameter
-from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.network import (
+    GATEWAY_MODE,
+    ICC,
+    INHIBIT_IPV4,
+    MASQUERADE,
+    SNAT_SOURCE,
+    TRUSTED_INTERFACES,
+    Endpoint,
+    EndpointConfig,
+    Network,
+    PublishedPort,
+    Subnet,
+)
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import policy
 from tsunagu.wire import nft
@@ -22,9 +34,11 @@ GOLDEN = Path(__file__).parent / "golden" / "nft"
 FLAGS = ("internal", "ipv6", "no-icc", "no-masquerade")
 
 
-def network(n: int, flags: tuple[str, ...] = ()) -> Network:
-    options = ({ICC: "false"} if "no-icc" in flags else {}) | (
-        {MASQUERADE: "false"} if "no-masquerade" in flags else {}
+def network(n: int, flags: tuple[str, ...] = (), more: dict[str, str] | None = None) -> Network:
+    options = (
+        (more or {})
+        | ({ICC: "false"} if "no-icc" in flags else {})
+        | ({MASQUERADE: "false"} if "no-masquerade" in flags else {})
     )
     return Network(
         id=f"{n:x}" * 64,
@@ -63,6 +77,23 @@ def golden_name(flags: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("flags", COMBINATIONS, ids=lambda flags: "+".join(flags) or "plain")
 def test_one_network(flags: tuple[str, ...]) -> None:
     compare(golden_name(flags), nft.script(programme(network(1, flags)), "tsunagu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "options"),
+    [
+        ("unprotected", ("ipv6",), {GATEWAY_MODE[4]: "nat-unprotected", GATEWAY_MODE[6]: "nat-unprotected"}),
+        ("routed", ("ipv6",), {GATEWAY_MODE[4]: "routed", GATEWAY_MODE[6]: "routed"}),
+        ("routed-no-icc", ("ipv6", "no-icc"), {GATEWAY_MODE[4]: "routed", GATEWAY_MODE[6]: "routed"}),
+        ("routed-ipv6-only", ("ipv6",), {GATEWAY_MODE[6]: "routed"}),
+        ("isolated", ("ipv6", "internal"), {GATEWAY_MODE[4]: "isolated", GATEWAY_MODE[6]: "isolated"}),
+        ("inhibit-ipv4", (), {INHIBIT_IPV4: "true"}),
+        ("trusted", ("ipv6",), {TRUSTED_INTERFACES: "lan0:lan1"}),
+        ("source", ("ipv6",), {SNAT_SOURCE[4]: "192.0.2.9", SNAT_SOURCE[6]: "2001:db8::9"}),
+    ],
+)
+def test_options_of_the_driver(name: str, flags: tuple[str, ...], options: dict[str, str]) -> None:
+    compare(f"option-{name}", nft.script(programme(network(1, flags, options)), "tsunagu"))
 
 
 def test_several_networks() -> None:

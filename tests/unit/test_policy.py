@@ -7,7 +7,18 @@ import itertools
 import pytest
 
 from tsunagu.model.container import Config, Container, HostConfig
-from tsunagu.model.network import ICC, MASQUERADE, Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.network import (
+    GATEWAY_MODE,
+    ICC,
+    MASQUERADE,
+    SNAT_SOURCE,
+    TRUSTED_INTERFACES,
+    Endpoint,
+    EndpointConfig,
+    Network,
+    PublishedPort,
+    Subnet,
+)
 from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.rules import policy
 from tsunagu.rules.policy import Frame, Hook, Peer, Reason, Rule, Verdict
@@ -178,6 +189,65 @@ def test_direct_routing_is_dropped_for_every_family_that_the_network_has() -> No
     assert {(r.peer, r.frame, r.verdict) for r in rules} == {(Peer.FOREIGN, Frame.UNSOLICITED, Verdict.DROP)}
 
 
+def modes(v4: str, v6: str = "nat", **options: str) -> dict[str, object]:
+    return {"enable_ipv6": True, "options": {GATEWAY_MODE[4]: v4, GATEWAY_MODE[6]: v6, **options}}
+
+
+@pytest.mark.parametrize(
+    ("v4", "v6", "closed", "masqueraded"),
+    [
+        ("nat", "nat", ["10.1.0.0/24", "fd00:1::/64"], ["10.1.0.0/24", "fd00:1::/64"]),
+        ("nat", "routed", ["10.1.0.0/24"], ["10.1.0.0/24"]),
+        ("nat-unprotected", "nat", ["fd00:1::/64"], ["10.1.0.0/24", "fd00:1::/64"]),
+        ("routed", "routed", [], []),
+    ],
+)
+def test_gateway_modes_are_chosen_per_family(v4: str, v6: str, closed: list[str], masqueraded: list[str]) -> None:
+    rules = policy.rules_of(network(1, **modes(v4, v6)))
+    assert [r.prefix for r in rules if r.reason is Reason.DIRECT_ROUTING] == closed
+    assert [r.prefix for r in rules if r.hook is Hook.POSTROUTING] == masqueraded
+    for family, mode in ((4, v4), (6, v6)):
+        mine = [r for r in rules if r.hook is Hook.ENTERING and r.family == family]
+        routed = [(Reason.ROUTED, Peer.OTHER, Frame.OFFERED), (Reason.ROUTED, Peer.OTHER, Frame.ICMP)]
+        opened = [(Reason.UNPROTECTED, Peer.ANY, Frame.ANY)]
+        assert [(r.reason, r.peer, r.frame) for r in mine] == {"routed": routed, "nat-unprotected": opened}.get(
+            mode, []
+        )
+
+
+def test_an_unprotected_network_is_still_closed_to_other_networks() -> None:
+    order = [r.reason for r in policy.rules_of(network(1, **modes("nat-unprotected"))) if r.hook is Hook.ENTERING]
+    assert order.index(Reason.NO_SHARED_NETWORK) < order.index(Reason.UNPROTECTED) < order.index(Reason.UNPUBLISHED)
+
+
+def test_a_routed_network_offers_ports_instead_of_translating() -> None:
+    ports = (port("0.0.0.0", 0), port("::", 8080))
+    it = apply(world(network(1, **modes("routed"))), ContainerCreated(container(endpoint(1, *ports))))
+    found = [(r.hook, r.verdict, r.target) for r in policy.programme(it) if r.port is not None]
+    assert found == [
+        (Hook.PUBLISHED, Verdict.TRANSLATE, "fd00:1::2"),
+        (Hook.OFFERED, Verdict.ACCEPT, "10.1.0.2"),
+        (Hook.OWN, Verdict.TRANSLATE, "fd00:1::2"),
+    ]
+    assert not [r for r in policy.rules_of(network(1, **modes("routed", "routed"))) if r.hook is Hook.HAIRPIN]
+
+
+def test_trusted_interfaces_pass_before_strangers_are_dropped_and_reach_published_ports_only() -> None:
+    rules = policy.rules_of(network(1, **modes("nat", "routed", **{TRUSTED_INTERFACES: "lan0:lan1"})))
+    early = [(r.reason, r.interfaces) for r in rules if r.hook is Hook.PREROUTING]
+    assert early == [(Reason.TRUSTED, ("lan0", "lan1")), (Reason.DIRECT_ROUTING, ())]
+    (later,) = [r for r in rules if r.hook is Hook.ENTERING and r.peer is Peer.TRUSTED]
+    assert (later.family, later.frame, later.interfaces) == (4, Frame.OFFERED, ("lan0", "lan1"))
+
+
+def test_a_source_address_takes_the_place_of_masquerade() -> None:
+    options = {SNAT_SOURCE[4]: "192.0.2.9"}
+    rules = [r for r in policy.rules_of(network(1, **modes("nat", **options))) if r.hook is Hook.POSTROUTING]
+    assert [(r.verdict, r.source) for r in rules] == [(Verdict.SOURCE, "192.0.2.9"), (Verdict.MASQUERADE, "")]
+    off = modes("nat", "routed", **options, **{MASQUERADE: "false"})
+    assert not [r for r in policy.rules_of(network(1, **off)) if r.hook is Hook.POSTROUTING]
+
+
 def test_router_advertisements() -> None:
     assert policy.rules_of(network(1, enable_ipv6=True))[0].hook is Hook.BRIDGE_PREROUTING
     assert not [r for r in policy.rules_of(network(1)) if r.reason is Reason.ROUTER_ADVERTISEMENT]
@@ -218,7 +288,14 @@ def test_every_reason_has_its_own_code_and_a_sentence_and_is_used() -> None:
     assert all(reason.sentence for reason in Reason)
     dropping = {
         rule.reason
-        for settings in ({}, {"is_internal": True}, {"options": {ICC: "false"}}, {"enable_ipv6": True})
+        for settings in (
+            {},
+            {"is_internal": True},
+            {"options": {ICC: "false"}},
+            {"enable_ipv6": True},
+            modes("routed", "nat-unprotected"),
+            modes("nat", **{TRUSTED_INTERFACES: "lan0"}),
+        )
         for rule in policy.rules_of(network(1, **settings))  # type: ignore[arg-type]
     }
     assert dropping == set(Reason)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tsunagu.model.container import Config, Container, HostConfig, PortBinding
 from tsunagu.model.errors import InvalidParameter, NotSupported
-from tsunagu.model.network import HOST_BINDING, Endpoint, EndpointConfig, Network, PortPlan, PublishedPort
+from tsunagu.model.network import GATEWAY_MODE, HOST_BINDING, Endpoint, EndpointConfig, Network, PortPlan, PublishedPort
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
 from tsunagu.rules import ports
 
@@ -113,6 +113,29 @@ def test_internal_networks_publish_nothing_and_say_so() -> None:
     for mode in ("host", "none"):
         (warning,) = ports.warnings(*make({"80/tcp": (at("80"),)}, mode=mode))
         assert warning.startswith(f"Published ports are discarded when using {mode} network mode")
+
+
+@pytest.mark.parametrize(
+    ("binding", "planned_at", "opened_at"),
+    [
+        (at("8080"), [("::",)], ["0.0.0.0"]),
+        (at("8080", "127.0.0.1"), [], ["0.0.0.0"]),
+        (at("8080", "::"), [("::",)], []),
+    ],
+)
+def test_on_a_routed_network_the_containers_own_port_is_opened(
+    binding: PortBinding, planned_at: list[tuple[str, ...]], opened_at: list[str]
+) -> None:
+    asked, options = {"80/tcp": (binding,)}, {GATEWAY_MODE[4]: "routed"}
+    assert [p[2] for p in planned(asked, "dual", options=options)] == planned_at
+    world, container = make(asked, "dual", options=options)
+    opened = ports.opened(world, container, "0.0.0.0")
+    assert [(p.host_ip, p.host_port, p.container_port) for p in opened] == [(ip, 0, 80) for ip in opened_at]
+    (warning,) = ports.warnings(world, container)
+    assert warning.startswith("Host addresses and ports are ignored on network n0, which is routed (IPv4)")
+    assert ports.warnings(*make({"80/tcp": (at(),)}, "v4", options=options)) == []
+    assert ports.opened(*make(asked, "dual"), "0.0.0.0") == ()
+    assert ports.opened(*make(asked, "dual-internal", options=options), "0.0.0.0") == ()
 
 
 def test_ports_lead_to_the_gateway_of_their_family() -> None:

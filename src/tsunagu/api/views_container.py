@@ -329,7 +329,7 @@ def _published(container: Container) -> dict[tuple[int, str], list[PublishedPort
 
 def _port_map(container: Container) -> Json:
     bindings: Json = {
-        f"{number}/{protocol}": [{"HostIp": p.host_ip, "HostPort": str(p.host_port)} for p in many] or None
+        f"{number}/{protocol}": [{"HostIp": p.host_ip, "HostPort": str(p.host_port or "")} for p in many] or None
         for (number, protocol), many in _published(container).items()
     }
     return by_key(bindings)
@@ -339,6 +339,12 @@ def _ports(container: Container) -> list[Json]:
     listed: list[Json] = []
     for (number, protocol), many in _published(container).items():
         listed += [
-            {"IP": p.host_ip, "PrivatePort": number, "PublicPort": p.host_port, "Type": protocol} for p in many
+            {
+                "IP": p.host_ip,
+                "PrivatePort": number,
+                "Type": protocol,
+                **({"PublicPort": p.host_port} if p.host_port else {}),
+            }
+            for p in many
         ] or [{"PrivatePort": number, "Type": protocol}]
     return listed

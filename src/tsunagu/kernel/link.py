@@ -76,6 +76,8 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
         # never switched off: on a bridge of somebody else it may be there for him
         if plan.routes_loopback:
             sysctl.write(f"net/ipv4/conf/{plan.name}/route_localnet", "1")
+        if plan.is_silent:
+            sysctl.write(f"net/ipv4/conf/{plan.name}/arp_ignore", "8")  # for all local addresses
         index = socket.if_nametoindex(plan.name)
         is_ours = found is None or found.alias == mark
         parts = [netlink.number(IFLA_MTU, plan.mtu)] if is_ours else []

@@ -28,13 +28,14 @@ class Listener(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What the host is: its addresses, and the address families (4, 6) that it forwards, has a default route for, and
-    filters on bridges too (bridge netfilter)."""
+    """What the host is: its addresses; the address families (4, 6) that it forwards, has a default route for, and
+    filters on bridges too (bridge netfilter); and the interface of its default route, "" without one."""
 
     addresses: tuple[str, ...]
     forwards: frozenset[int]
     outside: frozenset[int]
     bridge_netfilter: frozenset[int]
+    uplink: str
 
 
 def listeners(pid: int) -> list[Listener]:
@@ -72,17 +73,21 @@ def surroundings(nl: Socket) -> Surroundings:
         for family, name in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding"))
         if _read(f"/proc/sys/net/{name}") == "1"
     }
-    outside = set()
+    outside: dict[int, int] = {}  # family to interface
     for body in nl.dump(netlink.RTM_GETROUTE, netlink.route_body(family=0, table=0, protocol=0, kind=0)):
         # destination length, table main, unicast
-        if body[1] == 0 and body[4] == 254 and body[7] == 1 and _RTA_OIF in dict(netlink.attributes(body, 12)):
-            outside.add(6 if body[0] == socket.AF_INET6 else 4)
+        found = dict(netlink.attributes(body, 12))
+        if body[1] == 0 and body[4] == 254 and body[7] == 1 and _RTA_OIF in found:
+            family = 6 if body[0] == socket.AF_INET6 else 4
+            outside.setdefault(family, int.from_bytes(found[_RTA_OIF], "little"))
     bridged = {
         family
         for family, name in ((4, "iptables"), (6, "ip6tables"))
         if _read(f"/proc/sys/net/bridge/bridge-nf-call-{name}") == "1"
     }
-    return Surroundings(addresses, frozenset(forwards), frozenset(outside), frozenset(bridged))
+    index = outside.get(4) or outside.get(6)
+    uplink = socket.if_indextoname(index) if index else ""
+    return Surroundings(addresses, frozenset(forwards), frozenset(outside), frozenset(bridged), uplink)
 
 
 def mtus() -> dict[str, int]:

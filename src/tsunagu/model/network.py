@@ -6,6 +6,7 @@ Nouns and semantics are libnetwork's Container Network Model. Everything here is
 from __future__ import annotations
 
 import hashlib
+from enum import Enum
 
 import msgspec
 
@@ -15,6 +16,13 @@ ICC = "com.docker.network.bridge.enable_icc"
 MTU = "com.docker.network.driver.mtu"
 IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+GATEWAY_MODE = {
+    4: "com.docker.network.bridge.gateway_mode_ipv4",
+    6: "com.docker.network.bridge.gateway_mode_ipv6",
+}
+INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
+TRUSTED_INTERFACES = "com.docker.network.bridge.trusted_host_interfaces"
+SNAT_SOURCE = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
 DNS_TTL = "tsunagu.dns.ttl"
 
 DEFAULT_TTL = 5
@@ -29,6 +37,15 @@ class Subnet(msgspec.Struct, frozen=True, omit_defaults=True):
     gateway: str = ""
     ip_range: str = ""
     aux: dict[str, str] = {}
+
+
+class GatewayMode(Enum):
+    """What the host does between a bridge network and the rest of the world, for one address family."""
+
+    NAT = "nat"  # translates: ports of the host lead in, what goes out carries the host's address
+    UNPROTECTED = "nat-unprotected"  # the same, and the containers' own addresses are open to whoever routes to them
+    ROUTED = "routed"  # translates nothing: published ports are open at the container's own address
+    ISOLATED = "isolated"  # takes no part: the bridge has no address
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +87,42 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return self.options.get(ICC, "true") in _TRUE
 
     @property
-    def masquerades(self) -> bool:
-        return not self.is_internal and self.options.get(MASQUERADE, "true") in _TRUE
+    def families(self) -> tuple[int, ...]:
+        """The address families that it has, IPv4 first."""
+        return ((4,) if self.enable_ipv4 else ()) + ((6,) if self.enable_ipv6 else ())
+
+    def gateway_mode(self, family: int) -> GatewayMode:
+        """Return what the host does for address family 4 or 6."""
+        return GatewayMode(self.options.get(GATEWAY_MODE[family], GatewayMode.NAT.value))
+
+    def translates(self, family: int) -> bool:
+        """Whether ports of the host may lead to containers of this network."""
+        return not self.is_internal and self.gateway_mode(family) in (GatewayMode.NAT, GatewayMode.UNPROTECTED)
+
+    def masquerades(self, family: int) -> bool:
+        """Whether what goes out gets an address of the host as its source."""
+        return self.translates(family) and self.options.get(MASQUERADE, "true") in _TRUE
+
+    def snat_source(self, family: int) -> str:
+        """Return the source that outgoing packets get when it masquerades; "" for the address they leave by."""
+        return self.options.get(SNAT_SOURCE[family], "")
+
+    def has_host(self, family: int) -> bool:
+        """Whether the host takes part: has an address on the bridge, so that it reaches the containers and routes."""
+        subnet = self.subnet_of(family)
+        if family not in self.families or subnet is None or not subnet.gateway:
+            return False
+        return not (family == 4 and self.is_inhibited) and self.gateway_mode(family) is not GatewayMode.ISOLATED
+
+    @property
+    def is_inhibited(self) -> bool:
+        """Whether the bridge is to have no IPv4 address: somebody else on it is the gateway."""
+        return self.options.get(INHIBIT_IPV4, "false") in _TRUE
+
+    @property
+    def trusted_interfaces(self) -> tuple[str, ...]:
+        """Interfaces of the host whose neighbours may address published ports at the container's own address."""
+        return tuple(name for name in self.options.get(TRUSTED_INTERFACES, "").split(":") if name)
 
     @property
     def dns_ttl(self) -> int:
@@ -103,7 +154,7 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
 
     protocol: str  # "tcp" or "udp"
     host_ip: str  # 0.0.0.0 or :: means every address of the host of that family
-    host_port: int
+    host_port: int  # 0 on a routed network: the container's own port is open, none of the host's leads there
     container_port: int
 
     @property
@@ -172,6 +223,8 @@ class BridgePlan(msgspec.Struct, frozen=True, kw_only=True):
     has_ipv6: bool = False
     # the host's loopback addresses may appear behind it: how 127.0.0.1:8080 of the host leads to a container
     routes_loopback: bool = False
+    # the host answers nobody who asks there for one of its addresses, whichever interface has it
+    is_silent: bool = False
 
 
 class InterfacePlan(msgspec.Struct, frozen=True, kw_only=True):

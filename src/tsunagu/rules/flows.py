@@ -30,6 +30,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     forwards: frozenset[int] = frozenset({4, 6})  # address families
     outside: frozenset[int] = frozenset({4})  # families in which the host has a route outside
     bridge_netfilter: frozenset[int] = frozenset()  # families whose bridged packets are translated on the bridge
+    uplink: str = ""  # the interface that leads outside, if it is known: where neighbours and strangers come in by
     neighbours: tuple[str, ...] = ()  # addresses outside that route to our networks by way of the host
 
 

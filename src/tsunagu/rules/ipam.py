@@ -62,13 +62,17 @@ def choose_ula(ula48: str, taken: Iterable[str]) -> str:
 
 
 def check_subnets(
-    subnets: tuple[Subnet, ...], *, enable_ipv6: bool, taken: Iterable[tuple[str, str]]
+    subnets: tuple[Subnet, ...],
+    *,
+    families: Container[int],
+    taken: Iterable[tuple[str, str]],
+    routers: Container[int] = (4, 6),
 ) -> tuple[Subnet, ...]:
-    """Check the subnets that a user asked for and return them with their gateways filled in.
+    """Check the subnets that a user asked for and return them with their gateways filled in, for `routers` families.
 
-    `taken` holds (prefix, holder) pairs, the holder in words for people ("network shop"). IPv6 subnets of a network
-    without IPv6 are left out (Docker ignores them). Raises InvalidParameter with all problems at once in Docker's
-    words, Forbidden for an overlap.
+    `taken` holds (prefix, holder) pairs, the holder in words for people ("network shop"). Subnets of address families
+    that the network does not have are left out (Docker ignores them). Raises InvalidParameter with all problems at once
+    in Docker's words, Forbidden for an overlap.
     """
     problems: list[str] = []
     result: list[Subnet] = []
@@ -79,7 +83,7 @@ def check_subnets(
             problems.append(f"invalid subnet {one.subnet}: invalid CIDR block notation")
             continue
         prefix, is_exact = parsed
-        if prefix.version == 6 and not enable_ipv6:
+        if prefix.version not in families:
             continue
         if not is_exact:
             problems.append(f"invalid subnet {one.subnet}: it should be {prefix}")
@@ -94,7 +98,7 @@ def check_subnets(
                 problems.append(f"invalid auxiliary address {name}: {problem}")
         if is_exact and len(problems) == before:
             ranges.append(prefix)
-            result.append(_with_gateway(one, prefix))
+            result.append(_with_gateway(one, prefix, needs_one=prefix.version in routers))
     if problems:
         raise InvalidParameter("invalid network config:\n" + "\n".join(problems))
     versions = [prefix.version for prefix in ranges]
@@ -182,9 +186,11 @@ def _gateway_problem(text: str, subnet: Prefix) -> str | None:
     return None
 
 
-def _with_gateway(one: Subnet, prefix: Prefix) -> Subnet:
+def _with_gateway(one: Subnet, prefix: Prefix, *, needs_one: bool) -> Subnet:
     aux = {name: str(ipaddress.ip_address(text)) for name, text in one.aux.items()}
-    gateway = str(ipaddress.ip_address(one.gateway)) if one.gateway else _first_gateway(prefix, one.ip_range, aux)
+    gateway = str(ipaddress.ip_address(one.gateway)) if one.gateway else ""
+    if needs_one and not gateway:
+        gateway = _first_gateway(prefix, one.ip_range, aux)
     ip_range = str(ipaddress.ip_network(one.ip_range)) if one.ip_range else ""
     return Subnet(subnet=str(prefix), gateway=gateway, ip_range=ip_range, aux=aux)
 

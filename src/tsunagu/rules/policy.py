@@ -14,6 +14,7 @@ answers are let through once, at the entrance.
 A published port is one TRANSLATE rule per hook at which it is offered: it gives the first packet of a connection, and
 with it all others, a new destination (`Rule.target`, `Rule.port.container_port`), and the packet goes on from there to
 the later hooks as if it had been sent to that. Rules for one address of the host come before those for all addresses.
+Where nothing is translated (gateway mode "routed"), a published port is one OFFERED rule instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from tsunagu.model.network import Endpoint, Network, PublishedPort
+from tsunagu.model.network import Endpoint, GatewayMode, Network, PublishedPort
 from tsunagu.model.world import World
 
 LOOPBACK = "127.0.0.0/8"
@@ -37,6 +38,7 @@ class Hook(Enum):
     LOOPBACK = "packets that come from the bridge to a loopback address (127.0.0.0/8)"
     PREROUTING = "packets towards the prefix, from any interface, before address translation"
     PUBLISHED = "packets to an address of the host but ::1, from any interface; first packet of a connection only"
+    OFFERED = "no packets: names an address and port of a container, for rules whose frame is OFFERED"
     OWN = "packets from the host to an address of its own, 127.0.0.0/8 too but not ::1; first packet only"
     SEALED = "forwarded packets that come from the bridge of an internal network"
     ENTERING = "forwarded packets that go out to the bridge"
@@ -54,6 +56,7 @@ class Peer(Enum):
     OTHER = auto()  # anything but the network's own bridge
     OURS = auto()  # a bridge of ours
     FOREIGN = auto()  # neither a bridge of ours nor the loopback interface
+    TRUSTED = auto()  # one of the rule's `interfaces`
 
 
 class Frame(Enum):
@@ -65,12 +68,15 @@ class Frame(Enum):
     NOT_ARP = auto()
     ROUTER_ADVERTISEMENT = auto()
     PUBLISHED = auto()  # its destination was given by a TRANSLATE rule
+    OFFERED = auto()  # its destination is a published port at the container's own address, translated or not
+    ICMP = auto()
 
 
 class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
-    MASQUERADE = "masquerade"
+    MASQUERADE = "masquerade"  # its source becomes the address of the interface that it leaves by
+    SOURCE = "snat"  # its source becomes `source`
     TRANSLATE = "translate"  # to `target`, port `port.container_port`
 
 
@@ -81,6 +87,17 @@ class Reason(Enum):
     ESTABLISHED = ("established", "it answers a connection that was let through", "")
     OUTGOING = ("outgoing", "network {network} may reach outside", "")
     MASQUERADE = ("masquerade", "outside sees the host's address", "")
+    ROUTED = (
+        "routed",
+        "network {network} is routed: published ports and ICMP arrive at the container's own address",
+        "",
+    )
+    UNPROTECTED = (
+        "unprotected",
+        "network {network} is open at its containers' own addresses (gateway mode nat-unprotected)",
+        "",
+    )
+    TRUSTED = ("trusted", "network {network} trusts the interface that this comes in by", "")
     ICC_OFF = (
         "icc-off",
         "network {network} keeps its containers apart (com.docker.network.bridge.enable_icc=false)",
@@ -131,7 +148,8 @@ class Reason(Enum):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision. `network` is an id, `prefix` a CIDR text for the hooks that select by address.
+    """One decision. `network` is an id, `prefix` a CIDR text for the hooks that select by address, `family` the only
+    one concerned (0: both).
 
     TRANSLATE rules match the packets of their hook to `port.host_ip` (if that is not all addresses), `port.host_port`,
     and give them the address `target` of `container` (an id) as destination.
@@ -145,6 +163,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     peer: Peer = Peer.ANY
     frame: Frame = Frame.ANY
     prefix: str = ""
+    family: int = 0
+    interfaces: tuple[str, ...] = ()
+    source: str = ""
     port: PublishedPort | None = None
     target: str = ""
     container: str = ""
@@ -160,7 +181,7 @@ _parts: dict[str, tuple[Network, Part]] = {}
 
 # The same for the published ports of an endpoint, by its id. Ports of one endpoint are far fewer than its world's.
 _port_parts: dict[str, tuple[Endpoint, Network, Part]] = {}
-_PORT_HOOKS = (Hook.PUBLISHED, Hook.OWN)
+_PORT_HOOKS = (Hook.PUBLISHED, Hook.OFFERED, Hook.OWN)
 
 
 def programme(world: World) -> tuple[Rule, ...]:
@@ -211,15 +232,18 @@ def _port_part(container: str, endpoint: Endpoint, network: Network) -> Part:
     if network.is_internal or not _is_ours(network):
         return part
     for port in endpoint.ports:
-        # moby#45610: what is published on a loopback address is offered to the host itself and to nobody else
-        for hook in (Hook.OWN,) if port.is_loopback_only else _PORT_HOOKS:
+        is_translated = network.translates(port.family)
+        hooks = (Hook.PUBLISHED, Hook.OWN) if is_translated else (Hook.OFFERED,)
+        if is_translated and port.is_loopback_only:
+            hooks = (Hook.OWN,)  # moby#45610: it is offered to the host itself and to nobody else
+        for hook in hooks:
             part[hook].append(
                 Rule(
                     hook=hook,
                     network=network.id,
                     bridge=network.bridge,
-                    verdict=Verdict.TRANSLATE,
-                    reason=Reason.PUBLISHED,
+                    verdict=Verdict.TRANSLATE if is_translated else Verdict.ACCEPT,
+                    reason=Reason.PUBLISHED if is_translated else Reason.ROUTED,
                     port=port,
                     target=endpoint.ipv6 if port.family == 6 else endpoint.ipv4,
                     container=container,
@@ -249,7 +273,12 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
     """The rules of one network at one hook, in order."""
 
     def rule(
-        verdict: Verdict, reason: Reason, peer: Peer = Peer.ANY, frame: Frame = Frame.ANY, prefix: str = ""
+        verdict: Verdict,
+        reason: Reason,
+        peer: Peer = Peer.ANY,
+        frame: Frame = Frame.ANY,
+        prefix: str = "",
+        family: int = 0,
     ) -> Rule:
         return Rule(
             hook=hook,
@@ -260,6 +289,9 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
             peer=peer,
             frame=frame,
             prefix=prefix,
+            family=family,
+            interfaces=network.trusted_interfaces if peer is Peer.TRUSTED else (),
+            source=network.snat_source(family) if verdict is Verdict.SOURCE else "",
         )
 
     # Two containers of one bridge. Frames between its ports pass these hooks when bridge netfilter is on; and always
@@ -283,23 +315,44 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
         case Hook.PREROUTING:
             # moby#45610: before translation, so that a port published on 127.0.0.1 only is not reached by its
             # container address. An internal network needs no such rule: nothing enters it at all.
-            if not network.is_internal:
-                return [
-                    rule(Verdict.DROP, Reason.DIRECT_ROUTING, Peer.FOREIGN, Frame.UNSOLICITED, prefix)
-                    for prefix in _prefixes(network)
-                ]
+            closed = () if network.is_internal else _in_mode(network, GatewayMode.NAT)
+            return [
+                one
+                for family in closed
+                for prefix in _prefixes(network, family)
+                for one in (
+                    *(
+                        [rule(Verdict.ACCEPT, Reason.TRUSTED, Peer.TRUSTED, Frame.UNSOLICITED, prefix)]
+                        if network.trusted_interfaces
+                        else []
+                    ),
+                    rule(Verdict.DROP, Reason.DIRECT_ROUTING, Peer.FOREIGN, Frame.UNSOLICITED, prefix),
+                )
+            ]
         case Hook.SEALED:
             if network.is_internal:
                 return [among, rule(Verdict.DROP, Reason.INTERNAL_EGRESS)]
         case Hook.ENTERING:
             if network.is_internal:
                 return [among, rule(Verdict.DROP, Reason.INTERNAL_INGRESS)]
+            routed, unprotected = _in_mode(network, GatewayMode.ROUTED), _in_mode(network, GatewayMode.UNPROTECTED)
+            trusting = _in_mode(network, GatewayMode.NAT) if network.trusted_interfaces else []
             return [
                 # first of all: a neighbour may use a published port although icc is off, and get its answer
                 established,
                 rule(Verdict.ACCEPT, Reason.PUBLISHED, frame=Frame.PUBLISHED),
+                *(
+                    rule(Verdict.ACCEPT, Reason.ROUTED, Peer.OTHER, frame, family=family)
+                    for family in routed
+                    for frame in (Frame.OFFERED, Frame.ICMP)
+                ),
+                *(
+                    rule(Verdict.ACCEPT, Reason.TRUSTED, Peer.TRUSTED, Frame.OFFERED, family=family)
+                    for family in trusting
+                ),
                 among,
                 rule(Verdict.DROP, Reason.NO_SHARED_NETWORK, Peer.OURS),
+                *(rule(Verdict.ACCEPT, Reason.UNPROTECTED, family=family) for family in unprotected),
                 rule(Verdict.DROP, Reason.UNPUBLISHED),
             ]
         case Hook.LEAVING:
@@ -312,19 +365,28 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
         case Hook.HAIRPIN:
             # A neighbour, or the container itself, that came by way of the host must get its answer by way of the
             # host; and nobody answers to 127.0.0.1
-            if not network.is_internal:
-                sources = ([LOOPBACK] if network.enable_ipv4 else []) + _prefixes(network)
-                return [rule(Verdict.MASQUERADE, Reason.HAIRPIN, prefix=prefix) for prefix in sources]
+            translated = [family for family in network.families if network.translates(family)]
+            sources = [LOOPBACK] if 4 in translated else []
+            sources += [prefix for family in translated for prefix in _prefixes(network, family)]
+            return [rule(Verdict.MASQUERADE, Reason.HAIRPIN, prefix=prefix) for prefix in sources]
         case Hook.POSTROUTING:
-            if network.masquerades:
-                return [
-                    rule(Verdict.MASQUERADE, Reason.MASQUERADE, Peer.OTHER, prefix=prefix)
-                    for prefix in _prefixes(network)
-                ]
+            return [
+                rule(
+                    Verdict.SOURCE if network.snat_source(family) else Verdict.MASQUERADE,
+                    Reason.MASQUERADE, Peer.OTHER, prefix=prefix, family=family,
+                )
+                for family in network.families
+                if network.masquerades(family)
+                for prefix in _prefixes(network, family)
+            ]  # fmt: skip
     return []
 
 
-def _prefixes(network: Network) -> list[str]:
-    """The network's subnets of the families that it has, IPv4 first."""
-    families = ([4] if network.enable_ipv4 else []) + ([6] if network.enable_ipv6 else [])
-    return [subnet.subnet for family in families if (subnet := network.subnet_of(family)) is not None]
+def _in_mode(network: Network, mode: GatewayMode) -> list[int]:
+    return [family for family in network.families if network.gateway_mode(family) is mode]
+
+
+def _prefixes(network: Network, family: int) -> list[str]:
+    """The network's subnet of one family, if it has it."""
+    subnet = network.subnet_of(family)
+    return [] if subnet is None else [subnet.subnet]

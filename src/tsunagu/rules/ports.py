@@ -16,7 +16,15 @@ from msgspec.structs import replace
 
 from tsunagu.model.container import Config, Container, HostConfig, PortBinding
 from tsunagu.model.errors import EngineError, InvalidParameter, NotFound, NotSupported
-from tsunagu.model.network import ANY_ADDRESS, HOST_BINDING, Endpoint, Network, PortPlan, PublishedPort
+from tsunagu.model.network import (
+    ANY_ADDRESS,
+    HOST_BINDING,
+    Endpoint,
+    GatewayMode,
+    Network,
+    PortPlan,
+    PublishedPort,
+)
 from tsunagu.model.world import World
 
 from . import gateways
@@ -156,19 +164,37 @@ def plans(world: World, container: Container, default_ip: str, *, is_strict: boo
     Raises NotSupported for an IPv6 host address when the container has no IPv6; not `is_strict`, it is left out.
     """
     ways = entrances(world, container)
-    if not ways:
-        return ()
-    main = world.networks[(ways.get(4) or ways[6]).network_id]
+    translated = {family for family, way in ways.items() if world.networks[way.network_id].translates(family)}
     made = []
-    for port, protocol, binding in bindings(container.config, container.host):
-        host_ips = _host_ips(binding.host_ip, default_address(main, default_ip), ways)
-        if not host_ips and not is_strict:
-            continue
-        if not host_ips:
+    for port, protocol, binding in bindings(container.config, container.host) if ways else ():
+        host_ips = _host_ips(binding.host_ip, _default(world, ways, default_ip), ways)
+        if not host_ips and is_strict:
             raise _no_family(binding.host_ip or default_ip, port, protocol)
-        first, last = port_range(binding.host_port or "0")
-        made.append(PortPlan(protocol=protocol, container_port=port, host_ips=host_ips, first=first, last=last))
+        host_ips = tuple(ip for ip in host_ips if ip_address(ip).version in translated)
+        if host_ips:
+            first, last = port_range(binding.host_port or "0")
+            made.append(PortPlan(protocol=protocol, container_port=port, host_ips=host_ips, first=first, last=last))
     return tuple(made)
+
+
+def opened(world: World, container: Container, default_ip: str) -> tuple[PublishedPort, ...]:
+    """Return the ports to open at the container's own addresses: those of the families whose gateway network is routed.
+
+    Their host port means nothing there, and of a host address only its family (Docker's rule).
+    """
+    ways = entrances(world, container)
+    routed = {f for f, way in ways.items() if world.networks[way.network_id].gateway_mode(f) is GatewayMode.ROUTED}
+    found = {
+        PublishedPort(protocol=protocol, host_ip=ANY_ADDRESS[family], host_port=0, container_port=port): None
+        for port, protocol, binding in (bindings(container.config, container.host) if routed else ())
+        for ip in _host_ips(binding.host_ip, _default(world, ways, default_ip), ways)
+        if (family := ip_address(ip).version) in routed
+    }
+    return tuple(found)
+
+
+def _default(world: World, ways: Mapping[int, Endpoint], default_ip: str) -> str:
+    return default_address(world.networks[(ways.get(4) or ways[6]).network_id], default_ip)
 
 
 def default_address(network: Network, default_ip: str) -> str:
@@ -261,4 +287,11 @@ def warnings(world: World, container: Container) -> list[str]:
             f"Published ports are discarded: {names} is an internal network, nothing comes in; "
             f"connect the container to an ordinary network as well (network connect NETWORK {container.name})"
         ]
-    return []
+    asked = any(b.host_ip or b.host_port for many in (host.port_bindings or {}).values() for b in many or ())
+    return [
+        f"Host addresses and ports are ignored on network {network.name}, which is routed (IPv{family}): "
+        f"published ports are open at the container's own address"
+        for network in networks
+        for family in network.families
+        if asked and not network.is_internal and network.gateway_mode(family) is GatewayMode.ROUTED
+    ]

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
+from msgspec.structs import replace
+
 from tsunagu.model.container import Container
 from tsunagu.model.network import Network
 from tsunagu.model.world import World
@@ -23,6 +25,8 @@ from .reasons import FINE, Cause, Fact
 from .sandboxes import owner_of
 from .targets import Candidate, Targets
 from .walk import FOREIGN, Packet, rulings
+
+MASKS = frozenset({Verdict.MASQUERADE, Verdict.SOURCE})  # the other end sees an address of the host
 
 
 def reach(world: World, flow: Flow, host: Host | None = None, programme: Sequence[Rule] | None = None) -> Reach:
@@ -39,6 +43,7 @@ class _Search:
         self.flow = flow
         self.host = host
         self.programme = programme
+        self.uplink = host.uplink or FOREIGN
         self.steps: list[Step] = []
         self.candidates: list[Candidate] = []
         self.landing: Rule | None = None  # the published port that leads the traffic on
@@ -143,38 +148,47 @@ class _Search:
         self, mine: Container, own: str, address: str, owner: Container | None,
         network: Network, there: Network, *, is_direct: bool,
     ) -> None:  # fmt: skip
+        family = 6 if ":" in address else 4
         if not is_direct:
-            routes.demand_forwarding(self.host, 6 if ":" in address else 4)
-        there_packet = Packet(source=own, destination=address, incoming=network.bridge, outgoing=there.bridge)
-        decided = self._walk(there_packet, mine, owner)
-        routes.demand_owner(owner, address, there)
-        self._walk(
-            Packet(
-                source=address, destination=own, incoming=there.bridge, outgoing=network.bridge, is_established=True
-            ),
-            mine,
-            owner,
-        )
+            routes.demand_forwarding(self.host, family)
+        decided = self._walk(self._direct(own, address, network.bridge, there.bridge), mine, owner)
+        if not is_direct:
+            routes.demand_host(there, family)
+        if owner is None:
+            raise routes.unused(address, there)
+        masked = next((rule for rule in decided if rule.verdict in MASKS), None)
+        if is_direct or (masked is not None and not masked.source):  # it answers on the network it was asked on
+            self._walk(self._reply(address, own, there.bridge, network.bridge), mine, owner)
+        else:
+            self._answers(owner, address, own, masked.source if masked is not None else "", mine, network.bridge)
         self._accepted(decided)
+
+    def _answers(
+        self, target: Container, address: str, own: str, masked: str, mine: Container | None, outgoing: str
+    ) -> None:
+        """The target sees a sender who is not on the network it was asked on, or `masked`, an address of the host, in
+        his place; and answers by its own routes: by way of the host, or directly when both are on another network too.
+        """
+        family = 6 if ":" in address else 4
+        endpoint, is_direct = routes.way_out(self.world, target, masked or own, family)
+        on = self.world.networks[endpoint.network_id].bridge
+        packet = self._reply(address, own, on, on if is_direct and not masked else outgoing)
+        kept = family in self.host.bridge_netfilter
+        self._walk(replace(packet, is_translated=bool(masked), is_kept_on_bridge=kept), mine, target)
 
     def _to_outside(self, mine: Container, own: str, address: str, network: Network, family: int) -> None:
         routes.demand_forwarding(self.host, family)
-        packet = Packet(source=own, destination=address, incoming=network.bridge, outgoing=FOREIGN)
-        decided = self._walk(packet, mine, None)
+        decided = self._walk(self._direct(own, address, network.bridge, self.uplink), mine, None)
         if self.flow.target in (OUTSIDE, NEIGHBOUR) or address in SAMPLES.values():
             has_route = family in self.host.outside
         else:
             has_route = True
         if not has_route:
             raise Refused(Fact.HOST_HAS_NO_ROUTE, address=f"the outside (IPv{family})")
-        is_masked = any(rule.verdict is Verdict.MASQUERADE for rule in decided)
+        is_masked = any(rule.verdict in MASKS for rule in decided)
         if not is_masked and self.flow.target != NEIGHBOUR and address not in self.host.neighbours:
             raise Refused(Fact.NO_WAY_BACK, remedies.outside(self.world, mine), network=network.name)
-        back = Packet(
-            source=address, destination="" if is_masked else own, incoming=FOREIGN, outgoing=network.bridge,
-            is_established=True,
-        )  # fmt: skip
-        self._walk(back, mine, None)
+        self._walk(self._reply(address, own, self.uplink, network.bridge), mine, None)
         self._accepted([rule for rule in decided if rule.verdict is Verdict.ACCEPT])
 
     def _from_host(self, address: str, owner: Container | None, family: int) -> None:
@@ -189,11 +203,13 @@ class _Search:
                 return
             self._fine(Fact.NOT_OURS if there is None else Fact.HOST_ADDRESS, address=address)
             return
+        routes.demand_host(there, family)
         subnet = there.subnet_of(family)
         own = subnet.gateway if subnet is not None else ""
-        self._walk(Packet(source=own, destination=address, outgoing=there.bridge), None, owner)
-        routes.demand_owner(owner, address, there)
-        self._walk(Packet(source=address, destination=own, incoming=there.bridge, is_established=True), None, owner)
+        self._walk(self._direct(own, address, "", there.bridge), None, owner)
+        if owner is None:
+            raise routes.unused(address, there)
+        self._walk(self._reply(address, own, there.bridge, ""), None, owner)
         self._fine(Fact.HOST_REACHES, network=there.name)
 
     def _from_outside(self, source: Party, address: str, owner: Container | None, family: int) -> None:
@@ -207,17 +223,36 @@ class _Search:
             if is_loopback or (source.word == OUTSIDE and address not in self.host.addresses):
                 raise Refused(Fact.NO_ROUTE, source=source.word, family=family)
             if self._is_led_on(
-                self._walk(self._to_host(stranger, address, FOREIGN), None, None), stranger, None, FOREIGN
+                self._walk(self._to_host(stranger, address, self.uplink), None, None), stranger, None, self.uplink
             ):
                 return
             self._fine(Fact.HOST_ADDRESS, address=address)
             return
         # also for somebody without a route: what the rules say is the better answer
-        packet = Packet(source=stranger, destination=address, incoming=FOREIGN, outgoing=there.bridge)
-        decided = self._walk(packet, None, owner)
+        decided = self._walk(self._direct(stranger, address, self.uplink, there.bridge), None, owner)
         routes.demand_forwarding(self.host, family)
-        routes.demand_owner(owner, address, there)
+        routes.demand_host(there, family)
+        if owner is None:
+            raise routes.unused(address, there)
+        if source.word == OUTSIDE:
+            subnet = there.subnet_of(family)
+            raise Refused(Fact.NEEDS_ROUTE, source=source.word, subnet=subnet.subnet if subnet is not None else address)
+        self._answers(owner, address, stranger, "", None, self.uplink)
         self._accepted(decided)
+
+    # ---- packets
+
+    def _direct(self, own: str, address: str, incoming: str, outgoing: str) -> Packet:
+        return Packet(
+            source=own, destination=address, incoming=incoming, outgoing=outgoing,
+            protocol=self.flow.protocol, port=self.flow.port,
+        )  # fmt: skip
+
+    def _reply(self, address: str, own: str, incoming: str, outgoing: str) -> Packet:
+        return Packet(
+            source=address, destination=own, incoming=incoming, outgoing=outgoing,
+            protocol=self.flow.protocol, is_established=True,
+        )  # fmt: skip
 
     # ---- published ports
 
@@ -242,7 +277,11 @@ class _Search:
             is_kept_on_bridge=rule.port.family in self.host.bridge_netfilter,
         )  # fmt: skip
         onward = self._walk(packet, mine, target)
-        if not any(one.verdict is Verdict.MASQUERADE for one in onward):
+        routes.demand_host(self.world.networks[rule.network], rule.port.family)
+        masked = next((one for one in onward if one.verdict in MASKS), None)
+        if masked is not None and masked.source:
+            self._answers(target, rule.target, own, masked.source, mine, incoming)
+        elif masked is None:
             self._comes_back(own, mine, target, rule)
         back = Packet(
             source=rule.target, destination=own, incoming=rule.bridge, outgoing=incoming,
@@ -257,10 +296,8 @@ class _Search:
         """The target sees the sender's address. Where both are on another network too, it answers there, past the
         host, as somebody whom the sender has never asked."""
         family = 6 if ":" in own else 4
-        if mine is None:
-            return
         endpoint, is_direct = routes.way_out(self.world, target, own, family)
-        if is_direct and endpoint.network_id != rule.network:
+        if mine is not None and is_direct and endpoint.network_id != rule.network:
             network = self.world.networks[endpoint.network_id]
             if family not in self.host.bridge_netfilter or mine.id == target.id:
                 raise Refused(Fact.NO_WAY_BACK, network=network.name)

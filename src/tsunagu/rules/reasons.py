@@ -48,6 +48,11 @@ class Fact(Enum):
         "no-way-back",
         "network {network} is not masqueraded, and the outside has no route back to its addresses",
     )
+    HOST_ABSENT = ("host-absent", "the host has no IPv{family} address on network {network}: it takes no part there")
+    NEEDS_ROUTE = (
+        "needs-route",
+        "the rules let this in, but {source} must have a route to {subnet} by way of this host",
+    )
     HOST_HAS_NO_ROUTE = ("host-has-no-route", "the host itself has no route to {address}")
 
     # ---- found by probing a living container
@@ -79,6 +84,9 @@ FINE = frozenset(
         Reason.MASQUERADE,
         Reason.PUBLISHED,
         Reason.HAIRPIN,
+        Reason.ROUTED,
+        Reason.UNPROTECTED,
+        Reason.TRUSTED,
         Fact.SAME_SANDBOX,
         Fact.HOST_ADDRESS,
         Fact.HOST_REACHES,

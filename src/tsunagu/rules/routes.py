@@ -37,7 +37,7 @@ def holder_of(world: World, address: str) -> Container | None:
 def way_out(world: World, mine: Container, address: str, family: int) -> tuple[Endpoint, bool]:
     """Return the endpoint that the sandbox's routes choose, and whether the address is on its very network.
 
-    Raises Refused when no route leads there.
+    Raises Refused when no route leads there, or only by way of a host that takes no part in the network.
     """
     for endpoint in mine.endpoints:
         subnet = _subnet(world, endpoint, family)
@@ -45,7 +45,9 @@ def way_out(world: World, mine: Container, address: str, family: int) -> tuple[E
             return endpoint, True
     for route in gateways.default_routes(world, mine):
         if (":" in route.gateway) == (family == 6):
-            return next(e for e in mine.endpoints if e.ifname == route.ifname), False
+            chosen = next(e for e in mine.endpoints if e.ifname == route.ifname)
+            demand_host(world.networks[chosen.network_id], family)
+            return chosen, False
     internal = [n for e in mine.endpoints if e.is_joined and (n := world.networks[e.network_id]).is_internal]
     if not internal:
         raise Refused(Fact.NO_ROUTE, source=mine.name, family=family)
@@ -69,19 +71,23 @@ def place_of(world: World, host: Host, address: str) -> Network | Host | None:
         return host
     for network in world.networks.values():
         for subnet in network.subnets:
-            if address == subnet.gateway:
+            if address == subnet.gateway and network.has_host(6 if ":" in address else 4):
                 return host
             if ip_address(address) in ip_network(subnet.subnet):
                 return network
     return None
 
 
-def demand_owner(owner: Container | None, address: str, network: Network) -> None:
-    """Refuse an address that nobody has."""
-    if owner is None:
-        raise Refused(
-            Fact.ADDRESS_UNUSED, f"tsunagu network inspect {network.name}", address=address, network=network.name
-        )
+def unused(address: str, network: Network) -> Refused:
+    """Return the refusal of an address that nobody has."""
+    hint = f"tsunagu network inspect {network.name}"
+    return Refused(Fact.ADDRESS_UNUSED, hint, address=address, network=network.name)
+
+
+def demand_host(network: Network, family: int) -> None:
+    """Refuse a way through the host to or from a network in which it takes no part."""
+    if not network.has_host(family):
+        raise Refused(Fact.HOST_ABSENT, family=family, network=network.name)
 
 
 def demand_forwarding(host: Host, family: int) -> None:

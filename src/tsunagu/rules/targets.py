@@ -140,13 +140,15 @@ class Targets:
                     raise Refused(
                         Fact.NETWORK_NONE, remedies.recreate(self.world, sandbox, sandbox), container=sandbox.name
                     )
-                ordered = gateways.order(self.world, sandbox)
+                networks = [self.world.networks[e.network_id] for e in gateways.order(self.world, sandbox)]
                 found = [
                     subnet.gateway
                     for family in (4, 6)
-                    for e in ordered
-                    if (subnet := self.world.networks[e.network_id].subnet_of(family)) is not None and subnet.gateway
+                    for network in networks
+                    if network.has_host(family) and (subnet := network.subnet_of(family)) is not None
                 ]
+                if networks and not found:
+                    raise Refused(Fact.HOST_ABSENT, family=networks[0].families[0], network=networks[0].name)
             else:
                 found = list(self.host.addresses) or ["127.0.0.1"]
             return [(address, None) for address in found]

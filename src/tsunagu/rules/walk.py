@@ -11,6 +11,8 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 
+from tsunagu.model.network import PublishedPort
+
 from .policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule, Verdict
 
 FOREIGN = "*"  # an interface of the host that is none of our bridges, and not the loopback
@@ -59,9 +61,11 @@ def rulings(programme: Sequence[Rule], packet: Packet) -> tuple[Rule, ...]:
     """Return the rules that decide about the packet, one per stage that has one, up to the first that drops it or
     gives it another destination."""
     bridges = frozenset(rule.bridge for rule in programme)
+    offered = frozenset(_entrance(rule.target, rule.port) for rule in programme if rule.port is not None)
+    is_offered = (packet.destination, packet.protocol, packet.port) in offered
     decided = []
     for stage in STAGES:
-        rule = next(_matching(programme, stage, packet, bridges), None)
+        rule = next(_matching(programme, stage, packet, bridges, is_offered=is_offered), None)
         if rule is not None:
             decided.append(rule)
             if rule.verdict in (Verdict.DROP, Verdict.TRANSLATE):
@@ -69,12 +73,21 @@ def rulings(programme: Sequence[Rule], packet: Packet) -> tuple[Rule, ...]:
     return tuple(decided)
 
 
+def _entrance(target: str, port: PublishedPort) -> tuple[str, str, int]:
+    return target, port.protocol, port.container_port
+
+
 def _matching(
-    programme: Sequence[Rule], stage: tuple[Hook, ...], packet: Packet, bridges: frozenset[str]
+    programme: Sequence[Rule], stage: tuple[Hook, ...], packet: Packet, bridges: frozenset[str], *, is_offered: bool
 ) -> Iterator[Rule]:
     for hook in stage:
         for rule in programme:
-            if rule.hook is hook and _concerns(rule, packet) and _fits(rule, packet, bridges):
+            if (
+                rule.hook is hook
+                and _concerns(rule, packet)
+                and _fits(rule, packet, bridges)
+                and (rule.frame is not Frame.OFFERED or is_offered)
+            ):
                 yield rule
 
 
@@ -92,6 +105,8 @@ def _concerns(rule: Rule, packet: Packet) -> bool:
             return bool(packet.incoming) and not packet.is_translated and _is_in(packet.destination, rule.prefix)
         case Hook.PUBLISHED:
             return bool(packet.incoming) and _is_offered(rule, packet)
+        case Hook.OFFERED:
+            return False
         case Hook.OWN:
             return not packet.incoming and _is_offered(rule, packet)
         case Hook.SEALED | Hook.LEAVING:
@@ -123,29 +138,31 @@ def _is_offered(rule: Rule, packet: Packet) -> bool:
 
 
 def _fits(rule: Rule, packet: Packet, bridges: frozenset[str]) -> bool:
+    if rule.family and rule.family != ip_address(packet.destination or packet.source).version:
+        return False
     leaves = rule.hook in {Hook.SEALED, Hook.LEAVING, Hook.POSTROUTING}
-    return _is_peer(rule.peer, packet.outgoing if leaves else packet.incoming, rule.bridge, bridges) and _is_frame(
-        rule.frame, packet
-    )
+    return _is_peer(rule, packet.outgoing if leaves else packet.incoming, bridges) and _is_frame(rule.frame, packet)
 
 
-def _is_peer(peer: Peer, other: str, bridge: str, bridges: frozenset[str]) -> bool:
-    match peer:
+def _is_peer(rule: Rule, other: str, bridges: frozenset[str]) -> bool:
+    match rule.peer:
         case Peer.ANY:
             return True
         case Peer.SAME:
-            return other == bridge
+            return other == rule.bridge
         case Peer.OTHER:
-            return other != bridge
+            return other != rule.bridge
         case Peer.OURS:
             return other in bridges
         case Peer.FOREIGN:
             return other not in bridges
+        case Peer.TRUSTED:
+            return other in rule.interfaces
 
 
 def _is_frame(frame: Frame, packet: Packet) -> bool:
     match frame:
-        case Frame.ANY | Frame.NOT_ARP:  # a packet that asks for an address is not what we walk
+        case Frame.ANY | Frame.NOT_ARP | Frame.OFFERED:  # a packet that asks for an address is not what we walk
             return True
         case Frame.ESTABLISHED:
             return packet.is_established
@@ -155,6 +172,8 @@ def _is_frame(frame: Frame, packet: Packet) -> bool:
             return False
         case Frame.PUBLISHED:
             return packet.is_translated
+        case Frame.ICMP:
+            return packet.protocol == "icmp"
 
 
 def _is_in(address: str, prefix: str) -> bool:

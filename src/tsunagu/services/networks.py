@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
+from msgspec.structs import replace
+
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.model import ids
 from tsunagu.model.errors import (
@@ -21,22 +23,21 @@ from tsunagu.model.errors import (
     Forbidden,
     InvalidParameter,
     NotFound,
-    NotSupported,
 )
 from tsunagu.model.network import (
     BRIDGE_NAME,
-    DNS_TTL,
     HOST_BINDING,
     ICC,
-    IFACE_PREFIX,
     MASQUERADE,
     MTU,
     BridgePlan,
+    GatewayMode,
     Network,
     Subnet,
 )
 from tsunagu.model.world import NetworkCreated, NetworkRemoved
-from tsunagu.rules import ipam, ports
+from tsunagu.rules import ipam
+from tsunagu.rules import options as network_options
 
 from .engine import Engine
 from .filters import check_filters, matches_labels, parse_until
@@ -46,8 +47,6 @@ log = logging.getLogger("tsunagu.networks")
 PREDEFINED = ("bridge", "host", "none")
 POOL_PREFIX = 24
 IPV6_MINIMUM_MTU = 1280  # RFC 8200, section 5
-_BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}
-_OPTIONS = {BRIDGE_NAME, MASQUERADE, ICC, MTU, IFACE_PREFIX, DNS_TTL, HOST_BINDING}
 
 
 class Networks:
@@ -179,10 +178,8 @@ class Networks:
             raise NotFound(f'plugin "{driver}" not found', hint="this engine has the drivers bridge, host and null")
         if not enable_ipv4 and not enable_ipv6:
             raise InvalidParameter("IPv4 or IPv6 must be enabled")
-        if not enable_ipv4:
-            raise NotSupported("networks without IPv4 are not supported yet", hint="leave out --ipv4=false")
         identifier = self._engine.new_id()
-        mtu = check_options(options)
+        mtu = network_options.check(options, is_internal=is_internal)
         if enable_ipv6 and 0 < mtu < IPV6_MINIMUM_MTU:
             raise InvalidParameter(f"invalid value for {MTU}: {mtu} (IPv6 needs {IPV6_MINIMUM_MTU} or more)")
         bridge = options.get(BRIDGE_NAME) or self._engine.instance.bridge_name(identifier)
@@ -192,33 +189,34 @@ class Networks:
                 f"cannot create network {identifier} ({bridge}): a bridge named {bridge} exists already",
                 hint=f"it belongs to network {holder.name}" if holder else "choose another bridge name",
             )
-        families, has_user_subnet = await self._subnets(subnets, enable_ipv6, is_internal)
-        return Network(
+        network = Network(
             id=identifier, name=name, created=time.time_ns(), enable_ipv4=enable_ipv4, enable_ipv6=enable_ipv6,
             is_internal=is_internal, is_attachable=is_attachable, bridge=bridge,
-            mtu=mtu or await self._kernel.default_mtu(), subnets=families, has_user_subnet=has_user_subnet,
-            options=options, ipam_options=ipam_options, labels=labels,
+            mtu=mtu or await self._kernel.default_mtu(), options=options, ipam_options=ipam_options, labels=labels,
         )  # fmt: skip
+        families, has_user_subnet = await self._subnets(network, subnets)
+        return replace(network, subnets=families, has_user_subnet=has_user_subnet)
 
-    async def _subnets(
-        self, wanted: tuple[Subnet, ...], enable_ipv6: bool, is_internal: bool
-    ) -> tuple[tuple[Subnet, ...], bool]:
+    async def _subnets(self, network: Network, wanted: tuple[Subnet, ...]) -> tuple[tuple[Subnet, ...], bool]:
+        """Return the subnets of a network to be, IPv4 first, and whether the user chose any."""
         world = self._engine.world
         ours = [(s.subnet, n.name) for n in world.networks.values() for s in n.subnets]
         given = tuple(s for s in wanted if s.subnet)
         if any(not s.subnet and (s.gateway or s.ip_range or s.aux) for s in wanted):
             raise InvalidParameter("every ip-range or gateway must have a corresponding subnet")
-        chosen = list(ipam.check_subnets(given, enable_ipv6=enable_ipv6, taken=ours)) if given else []
-        if not any(":" not in s.subnet for s in chosen):
+        routers = frozenset(family for family in network.families if network_options.wants_gateway(network, family))
+        chosen = list(ipam.check_subnets(given, families=network.families, routers=routers, taken=ours))
+        present = {6 if ":" in s.subnet else 4 for s in chosen}
+        if 4 in network.families and 4 not in present:
             taken = [subnet for subnet, _ in ours] + list(await self._kernel.host_prefixes())
             try:
                 subnet = ipam.choose_subnet(self._engine.instance.pools, POOL_PREFIX, taken)
             except EngineError as error:
                 raise type(error)(error.message, hint=self._unused_hint()) from error
-            chosen.insert(0, Subnet(subnet, gateway=_first_host(subnet)))
-        if enable_ipv6 and not any(":" in s.subnet for s in chosen):
+            chosen.insert(0, Subnet(subnet, gateway=_first_host(subnet) if 4 in routers else ""))
+        if 6 in network.families and 6 not in present:
             subnet = ipam.choose_ula(self._ula(), [s for s, _ in ours])
-            chosen.append(Subnet(subnet, gateway=_first_host(subnet)))
+            chosen.append(Subnet(subnet, gateway=_first_host(subnet) if 6 in routers else ""))
         return tuple(chosen), bool(given)
 
     def _unused_hint(self) -> str:
@@ -264,49 +262,17 @@ class Networks:
 
 
 def bridge_plan(network: Network) -> BridgePlan:
-    """Return the bridge a network needs: its gateways as addresses, with prefix lengths."""
+    """Return the bridge a network needs: its gateways as addresses, with prefix lengths, where the host takes part."""
+    subnets = [s for family in network.families if network.has_host(family) and (s := network.subnet_of(family))]
+    isolated = {family for family in network.families if network.gateway_mode(family) is GatewayMode.ISOLATED}
     return BridgePlan(
         name=network.bridge,
         mtu=network.mtu,
-        addresses=tuple(f"{s.gateway}/{s.subnet.partition('/')[2]}" for s in network.subnets if s.gateway),
-        has_ipv6=network.enable_ipv6,
-        routes_loopback=network.enable_ipv4 and not network.is_internal,
+        addresses=tuple(f"{s.gateway}/{s.subnet.partition('/')[2]}" for s in subnets),
+        has_ipv6=network.enable_ipv6 and 6 not in isolated,
+        routes_loopback=network.enable_ipv4 and network.translates(4),
+        is_silent=4 in isolated,
     )
-
-
-def check_options(options: Mapping[str, str]) -> int:
-    """Refuse options this engine does not act on, by name; returns the MTU asked for, or 0."""
-    for key, value in options.items():
-        if key not in _OPTIONS:
-            raise NotSupported(
-                f"network option {key} is not supported", hint=f"supported: {', '.join(sorted(_OPTIONS))}"
-            )
-        if key in (ICC, MASQUERADE) and value not in _BOOLEANS:
-            raise InvalidParameter(f"failed to parse {key} value: {value!r} (use true or false)")
-        if key == HOST_BINDING and value:
-            ports.check_default_address(value)
-        if key == DNS_TTL and not (_is_number(value) and int(value) <= 86400):
-            raise InvalidParameter(f"invalid value for {key}: {value!r} (seconds, 0 to 86400)")
-    for key in (BRIDGE_NAME, IFACE_PREFIX):
-        name = options.get(key, "x")
-        limit = 15 if key == BRIDGE_NAME else 11
-        if (
-            not name
-            or len(name) > limit
-            or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
-            or name in (".", "..", "all", "default")  # the kernel's own names below /proc/sys/net/ipv4/conf
-        ):
-            raise InvalidParameter(
-                f"invalid value for {key}: {name!r} (at most {limit} letters, digits, '-', '_', '.')"
-            )
-    mtu = options.get(MTU, "0")
-    if not _is_number(mtu) or not (mtu == "0" or 68 <= int(mtu) <= 65535):
-        raise InvalidParameter(f"invalid value for {MTU}: {mtu[:64]!r} (68 to 65535)")
-    return int(mtu)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _first_host(subnet: str) -> str:

@@ -49,9 +49,11 @@ class Ports:
         `settle`; `undo` takes everything back instead. With `is_strict` a binding that no address family of the
         container can serve is an error. Raises KernelFailure in Docker's words, naming the holder of a taken port.
         """
-        plans = ports.plans(world, container, self._engine.instance.bind_address, is_strict=is_strict)
+        default_ip = self._engine.instance.bind_address
+        plans = ports.plans(world, container, default_ip, is_strict=is_strict)
+        opened = ports.opened(world, container, default_ip)
         held = self._held.get(container.id, {})
-        if not plans and not held:
+        if not plans and not held and not opened and not any(e.ports for e in container.endpoints):
             return container.endpoints
         missing, kept = ports.compare(plans, held)
         try:
@@ -61,7 +63,8 @@ class Ports:
         undo.callback(self._restore, container.id, held, made)
         self._held[container.id] = {port: held[port] for port in kept} | made
         self._obsolete[container.id] = {port: one for port, one in held.items() if port not in kept}
-        placed = ports.place(container.endpoints, ports.entrances(world, container), self._held[container.id])
+        published = [*self._held[container.id], *opened]
+        placed = ports.place(container.endpoints, ports.entrances(world, container), published)
         endpoints = tuple(replace(e, ports=placed.get(e.id, ())) for e in container.endpoints)
         event = EndpointsChanged(container.id, endpoints)
         await self._firewall.announce(event)
@@ -78,7 +81,8 @@ class Ports:
 
     async def close(self, container_id: str) -> None:
         """Give everything back, once the world says that nothing is published for the container. Rules go first."""
-        if held := self._held.pop(container_id, None):
+        held = self._held.pop(container_id, None)
+        if held is not None:  # nothing is held for ports of routed networks, and they have rules all the same
             try:
                 await self._firewall.sync()
                 await self._kernel.forget_flows(held)
@@ -89,6 +93,8 @@ class Ports:
         """Take the ports of a container that an earlier engine started; one that is gone meanwhile is logged."""
         for port in (port for endpoint in container.endpoints for port in endpoint.ports):
             held = self._held.setdefault(container.id, {})
+            if not port.host_port:
+                continue
             exact = PortPlan(
                 protocol=port.protocol, container_port=port.container_port, host_ips=(port.host_ip,),
                 first=port.host_port, last=port.host_port,

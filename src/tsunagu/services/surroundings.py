@@ -11,5 +11,5 @@ async def host_of(kernel: NetworkKernel) -> Host:
     facts = await kernel.surroundings()
     return Host(
         addresses=facts.addresses, forwards=facts.forwards, outside=facts.outside,
-        bridge_netfilter=facts.bridge_netfilter,
+        bridge_netfilter=facts.bridge_netfilter, uplink=facts.uplink,
     )  # fmt: skip

@@ -22,7 +22,7 @@ import msgspec
 
 from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.network import PublishedPort, port_group
-from tsunagu.rules.policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule
+from tsunagu.rules.policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule, Verdict
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 _PREFIX = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
@@ -87,7 +87,8 @@ _PORT_LOOKUPS = {
     ]
     for chain in _PORT_CHAINS.values()
 }
-# Where translated packets may go, so that nobody else's translation opens a container.
+# The published ports at the containers' own addresses: where translated packets may go, so that nobody else's
+# translation opens a container, and what a routed network lets in.
 _TARGETS = {f"published{family}": f"type {_ADDRESS[family]} . inet_proto . inet_service" for family in (4, 6)}
 _FRAMES = {
     Frame.ANY: "",
@@ -97,9 +98,16 @@ _FRAMES = {
     Frame.ROUTER_ADVERTISEMENT: "icmpv6 type nd-router-advert",
 }
 # one line for each family
-_PUBLISHED = [
-    f"ct status dnat {ip} daddr . meta l4proto . th dport @published{family}" for ip, family in (("ip", 4), ("ip6", 6))
-]
+_BY_FAMILY = {
+    Frame.PUBLISHED: {
+        family: f"ct status dnat {ip} daddr . meta l4proto . th dport @published{family}"
+        for ip, family in (("ip", 4), ("ip6", 6))
+    },
+    Frame.OFFERED: {
+        family: f"{ip} daddr . meta l4proto . th dport @published{family}" for ip, family in (("ip", 4), ("ip6", 6))
+    },
+    Frame.ICMP: {4: "ip protocol icmp", 6: "meta l4proto ipv6-icmp"},
+}
 
 
 def script(programme: Sequence[Rule], table: str) -> str:
@@ -171,27 +179,37 @@ def _compile(programme: Iterable[Rule]) -> dict[str, _Table]:
 
 
 def _port_element(rule: Rule, port: PublishedPort) -> tuple[str, str, str]:
-    """Return map, key and value of a published port."""
+    """Return map, key and value of a port that is translated."""
     kind = "any" if port.is_for_any_address else "at"
     address = [] if kind == "any" else [_numeric(port.host_ip)]
-    if port.protocol not in ("tcp", "udp"):
-        raise InvalidParameter(f"invalid protocol: {port.protocol!r}")
-    key = " . ".join([*address, port.protocol, str(int(port.host_port))])
+    key = " . ".join([*address, _protocol(port), str(int(port.host_port))])
     value = f"{_numeric(rule.target)} . {int(port.container_port)}"
     return f"{_PORT_CHAINS[rule.hook]}_{kind}{port.family}", key, value
 
 
+def _entrance(rule: Rule, port: PublishedPort) -> tuple[str, str]:
+    """Return set and element of a published port at the container's own address."""
+    element = f"{_numeric(rule.target)} . {_protocol(port)} . {int(port.container_port)}"
+    return f"published{port.family}", element
+
+
+def _protocol(port: PublishedPort) -> str:
+    if port.protocol not in ("tcp", "udp"):
+        raise InvalidParameter(f"invalid protocol: {port.protocol!r}")
+    return port.protocol
+
+
 def _add_port(table: _Table, rule: Rule, port: PublishedPort) -> None:
-    name, key, value = _port_element(rule, port)
-    table.maps.setdefault(name, {}).setdefault(key, value)  # the first rule that matches decides
-    target = _numeric(rule.target)
-    entrance = f"{target} . {port.protocol} . {int(port.container_port)}"
-    table.sets.setdefault(f"published{port.family}", set()).add(entrance)
+    if rule.verdict is Verdict.TRANSLATE:
+        name, key, value = _port_element(rule, port)
+        table.maps.setdefault(name, {}).setdefault(key, value)  # the first rule that matches decides
+    name, entrance = _entrance(rule, port)
+    table.sets.setdefault(name, set()).add(entrance)
 
 
 class Place(msgspec.Struct, frozen=True):
     """Where a rule stands in the tables: its block (as `list` of the nft program wants it), its key there if the block
-    is a map, and as how many lines."""
+    is a map or a set, and as how many lines."""
 
     family: str
     block: str
@@ -201,9 +219,12 @@ class Place(msgspec.Struct, frozen=True):
 
 def place(rule: Rule) -> Place:
     """Return where `script` and `update` put a rule. Rules of one chain stand there in the programme's order."""
-    if rule.port is not None:
+    if rule.port is not None and rule.verdict is Verdict.TRANSLATE:
         name, key, _ = _port_element(rule, rule.port)
         return Place("inet", f"map {name}", key)
+    if rule.port is not None:
+        name, key = _entrance(rule, rule.port)
+        return Place("inet", f"set {name}", key)
     stage = _stage(rule)
     return Place(stage.family, f"chain {_chain(rule, stage)}", lines=len(_lines(rule, stage)))
 
@@ -224,10 +245,21 @@ def _key(rule: Rule, stage: _Stage) -> str:
 
 
 def _lines(rule: Rule, stage: _Stage) -> list[str]:
-    frames = _PUBLISHED if rule.frame is Frame.PUBLISHED else [_FRAMES[rule.frame]]
+    if rule.frame in _BY_FAMILY:
+        frames = [text for family, text in _BY_FAMILY[rule.frame].items() if rule.family in (0, family)]
+    else:
+        # a prefix says the family already
+        only = f"meta nfproto ipv{rule.family}" if rule.family and not rule.prefix else ""
+        frames = [" ".join(part for part in (only, _FRAMES[rule.frame]) if part)]
     start = [_peer(rule, stage), f"{stage.match} {_prefix(rule.prefix)}" if stage.match else ""]
-    end = ["counter", rule.verdict.value, f'comment "{rule.reason.code}"']
+    end = ["counter", _verdict(rule), f'comment "{rule.reason.code}"']
     return [" ".join(part for part in [*start, frame, *end] if part) for frame in frames]
+
+
+def _verdict(rule: Rule) -> str:
+    if rule.verdict is not Verdict.SOURCE:
+        return str(rule.verdict.value)
+    return f"snat {'ip6' if ':' in rule.source else 'ip'} to {_numeric(rule.source)}"
 
 
 def _peer(rule: Rule, stage: _Stage) -> str:
@@ -242,6 +274,8 @@ def _peer(rule: Rule, stage: _Stage) -> str:
             return f"{stage.other} @bridges"
         case Peer.FOREIGN:
             return f'{stage.other} != "lo" {stage.other} != @bridges'
+        case Peer.TRUSTED:
+            return f"{stage.other} {{ {', '.join(map(_interface, rule.interfaces))} }}"
 
 
 def _interface(name: str) -> str:
