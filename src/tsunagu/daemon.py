@@ -26,6 +26,7 @@ from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
 from tsunagu.rules.links import VARIABLES
 from tsunagu.rules.ports import check_default_address
+from tsunagu.services.archives import Archives
 from tsunagu.services.bundles import Bundles
 from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
@@ -154,6 +155,7 @@ async def _serve(instance: Instance) -> None:
         sessions=sessions,
         networks=networks,
         connections=connections,
+        archives=Archives(engine, images, lifecycle, bundles),
         images=images,
         execs=execs,
         system=system,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tsunagu.services.archives import Archives
     from tsunagu.services.connections import Connections
     from tsunagu.services.containers import Containers
     from tsunagu.services.engine import Engine
@@ -35,6 +36,7 @@ class App:
         sessions: Sessions,
         networks: Networks,
         connections: Connections,
+        archives: Archives,
         images: Images,
         execs: Execs,
         system: System,
@@ -48,6 +50,7 @@ class App:
         self.sessions = sessions
         self.networks = networks
         self.connections = connections
+        self.archives = archives
         self.images = images
         self.execs = execs
         self.system = system

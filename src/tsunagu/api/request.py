@@ -193,9 +193,9 @@ class Request:
 
     # ---- streamed answers
 
-    def stream(self, content_type: bytes = JSON, status: int = 200) -> None:
+    def stream(self, content_type: bytes = JSON, status: int = 200, extra: Headers = ()) -> None:
         """Send the head of a streamed answer at once; `write` follows."""
-        self._channel.start(status, (*STANDARD, (b"Content-Type", content_type)))
+        self._channel.start(status, (*STANDARD, (b"Content-Type", content_type), *extra))
         self.is_streaming = True
 
     async def write(self, data: bytes) -> None:

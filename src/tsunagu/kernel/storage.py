@@ -17,9 +17,11 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -59,6 +61,9 @@ class Storage:
         self._closers = ThreadPoolExecutor(4, "closer")
         self._closing: dict[str, Future[None]] = {}
         self._held: dict[str, tuple[str, ...]] = {}
+        self._wanted: set[str] = set()  # mounted for a container that runs or starts
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # mounting and unmounting of one
+        self._visitors: Counter[str] = Counter()  # mounted, or kept mounted, for somebody who reads or writes files
 
     def open(self) -> None:
         """Make the directories, read the layers, start sweeping what a crash left. Blocks; comes before all else."""
@@ -73,6 +78,7 @@ class Storage:
         for container_id in self.stored():
             with suppress(OSError, msgspec.DecodeError), open(self._path(container_id) + "/layers", "rb") as file:
                 self._held[container_id] = msgspec.json.decode(file.read(), type=tuple[str, ...])
+        self._wanted = self.mounted()  # an earlier engine's; reconcile unmounts those that nobody wants
 
     async def close(self) -> None:
         """Finish what is under way. Mounts stay."""
@@ -88,6 +94,11 @@ class Storage:
     def upper(self, container_id: str) -> str:
         """Path of a container's own changes."""
         return f"{self._path(container_id)}/upper"
+
+    def lower_directories(self, container_id: str) -> list[str]:
+        """Paths of the layers that a container stands on, topmost first."""
+        chain = chain_ids(self._held.get(container_id, ()))
+        return [f"{self.layers.path}/{self.layers.directory(c)}/diff" for c in reversed(chain)]
 
     def stored(self) -> set[str]:
         """Ids of containers that have changes on disk."""
@@ -133,14 +144,45 @@ class Storage:
 
         `diff_ids` count only when the container has not been prepared. Raises InvalidParameter for too many layers.
         """
+        self._wanted.add(container_id)
+        return await self._ensure_mounted(container_id, diff_ids)
+
+    @asynccontextmanager
+    async def visit(self, container_id: str, diff_ids: Sequence[str] = ()) -> AsyncIterator[str]:
+        """Keep a container's root file system mounted for the time of a with block, whether it runs or not.
+
+        It may start and end meanwhile; a removal does not wait. Gives the path.
+        """
+        self._visitors[container_id] += 1
+        try:
+            yield await self._ensure_mounted(container_id, diff_ids)
+        finally:
+            self._visitors[container_id] -= 1
+            if not self._visitors[container_id]:
+                del self._visitors[container_id]
+                if container_id not in self._wanted and container_id in self._held:
+                    await self._detach(container_id)
+
+    async def _ensure_mounted(self, container_id: str, diff_ids: Sequence[str]) -> str:
         await self.prepare_rootfs(container_id, diff_ids)
+        async with self._turn(container_id):
+            return await self._mount_once(container_id)
+
+    def _turn(self, container_id: str) -> asyncio.Lock:
+        lock = self._turns.get(container_id)
+        if lock is None:
+            lock = self._turns[container_id] = asyncio.Lock()
+        return lock
+
+    async def _mount_once(self, container_id: str) -> str:
         if (closing := self._closing.get(container_id)) is not None:
             await asyncio.wrap_future(closing)  # overlayfs must have let go of the upper directory
         diff_ids = self._held[container_id]
         self._check_layers(diff_ids)
         options = (
             f"lowerdir={':'.join(self._lower(diff_ids))},"
-            f"upperdir=../overlay/{container_id}/upper,workdir=../overlay/{container_id}/work,index=off"
+            f"upperdir=../overlay/{container_id}/upper,workdir=../overlay/{container_id}/work,"
+            "index=off,redirect_dir=off,metacopy=off"  # a layer made of the upper directory must say everything itself
         )
         if len(options) >= _PAGE:
             raise InvalidParameter(f"max depth exceeded: {len(diff_ids)} layers do not fit into one mount")
@@ -149,21 +191,29 @@ class Storage:
         return merged
 
     async def unmount_rootfs(self, container_id: str) -> None:
-        """Unmount a container's root file system; its changes stay. No error when it is not mounted.
+        """Unmount a container's root file system once nobody visits it; its changes stay. No error when it is not
+        mounted.
 
         The name is gone when this returns. overlayfs writes everything back as its last reference goes (ovl_sync_fs:
         the whole file system below), which may take seconds on a busy disk: a thread holds that reference and drops it.
         """
+        self._wanted.discard(container_id)
+        if not self._visitors[container_id]:
+            await self._detach(container_id)
+
+    async def _detach(self, container_id: str) -> None:
         merged = self.merged(container_id)
-        held = await asyncio.wrap_future(self._mounts.submit(self._unmount, merged))
-        if held >= 0:
-            closing = self._closers.submit(os.close, held)
-            self._closing[container_id] = closing
-            closing.add_done_callback(functools.partial(self._closed, container_id))
+        async with self._turn(container_id):
+            held = await asyncio.wrap_future(self._mounts.submit(self._unmount, merged))
+            if held >= 0:
+                closing = self._closers.submit(os.close, held)
+                self._closing[container_id] = closing
+                closing.add_done_callback(functools.partial(self._closed, container_id))
 
     async def remove_rootfs(self, container_id: str) -> None:
         """Remove a container's changes; unmounts first. No error when they are gone."""
-        await self.unmount_rootfs(container_id)
+        self._wanted.discard(container_id)
+        await self._detach(container_id)
         doomed = self.temporary("gone")
         with _failure_named("removing", container_id), suppress(FileNotFoundError):
             os.rename(self._path(container_id), doomed)

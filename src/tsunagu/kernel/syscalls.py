@@ -10,6 +10,10 @@ import errno
 import os
 
 CLONE_FS = 0x200
+CLONE_NEWNS = 0x20000
+MS_RDONLY = 1
+MS_REMOUNT = 32
+MS_REC = 16384
 MS_NODEV = 4
 MS_BIND = 4096
 MS_PRIVATE = 1 << 18
@@ -65,6 +69,12 @@ def unmount(target: str, flags: int = 0) -> None:
 def leave_shared_directory() -> None:
     """Give the calling thread its own working directory and umask: unshare(CLONE_FS)."""
     if _libc.unshare(CLONE_FS):
+        _fail("unshare")
+
+
+def leave_shared_mounts() -> None:
+    """Give the calling thread a mount namespace of its own, for good: unshare(CLONE_NEWNS)."""
+    if _libc.unshare(CLONE_NEWNS):
         _fail("unshare")
 
 

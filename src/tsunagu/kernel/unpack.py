@@ -27,8 +27,8 @@ from .trees import remove_tree_at
 
 MAX_ENTRIES = 2_000_000
 OPAQUE = "trusted.overlay.opaque"
-_WHITEOUT = b".wh."
-_OPAQUE_MARK = b".wh..wh..opq"
+WHITEOUT = b".wh."
+OPAQUE_MARK = b".wh..wh..opq"
 _AUFS_MARK = b".wh..wh."
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,6 +67,8 @@ class Unpacked(msgspec.Struct):
 class Unpacker:
     """Writes entries below the open directory `root`. One use, one thread."""
 
+    doing = "unpacking a layer"  # for errors
+
     def __init__(self, root: int, stream: TarStream, recorder: Recorder) -> None:
         self._root = root
         self._stream = stream
@@ -93,7 +95,7 @@ class Unpacker:
             if error.errno in _REFUSALS:
                 raise self._stream.fail(_REFUSALS[error.errno]) from error
             hint = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise KernelFailure(f"unpacking a layer failed{where}: {error.strerror}", hint=hint) from error
+            raise KernelFailure(f"{self.doing} failed{where}: {error.strerror}", hint=hint) from error
         finally:
             self._forget_parent()
         self._made.implied = list(self._implied)
@@ -109,15 +111,15 @@ class Unpacker:
             self._describe_directory(b"", self._root, entry)
             return
         parent_path, _, name = path.rpartition(b"/")
-        if name != _OPAQUE_MARK and (name.startswith(_AUFS_MARK) or path.startswith(_AUFS_MARK)):
+        if name != OPAQUE_MARK and (name.startswith(_AUFS_MARK) or path.startswith(_AUFS_MARK)):
             self._stream.skip()  # bookkeeping of aufs, which Docker skips too
             return
         parent = self._open_parent(parent_path)
-        if name == _OPAQUE_MARK:
+        if name == OPAQUE_MARK:
             os.setxattr(f"/proc/self/fd/{parent}", OPAQUE, b"y")
             self._stream.skip()
-        elif name.startswith(_WHITEOUT):
-            self._add_whiteout(parent, name[len(_WHITEOUT) :])
+        elif name.startswith(WHITEOUT):
+            self._add_whiteout(parent, name[len(WHITEOUT) :])
             self._stream.skip()
         else:
             self._add_node(path, parent, name, entry)
@@ -168,7 +170,7 @@ class Unpacker:
                 self._made.devices += 1
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if entry.kind != tarstream.SYMLINK:
-            os.chmod(f"/proc/self/fd/{parent}/".encode() + name, entry.mode)
+            _chmod(parent, name, entry.mode)
         self._set_xattrs(f"/proc/self/fd/{parent}/".encode() + name, entry, follow=False)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
@@ -286,7 +288,7 @@ class Unpacker:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         was_whiteout = self._make_room(path, parent, name, True)
         os.mkdir(name, 0o755, dir_fd=parent)
-        os.chmod(f"/proc/self/fd/{parent}/".encode() + name, 0o755)
+        _chmod(parent, name, 0o755)
         if was_whiteout:
             self._make_opaque(parent, name)
         self._implied[path] = None
@@ -362,6 +364,16 @@ def unpack(root: int, read: Callable[[int], bytes], recorder: Recorder, *, what:
 def _write(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
+
+
+def _chmod(parent: int, name: bytes, mode: int) -> None:
+    """chmod(2) that follows no link: where a container runs, it may have put one in the name's place."""
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISLNK(os.fstat(handle).st_mode):
+            os.chmod(f"/proc/self/fd/{handle}", mode)
+    finally:
+        os.close(handle)
 
 
 def is_whiteout(found: os.stat_result) -> bool:

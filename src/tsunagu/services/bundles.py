@@ -26,7 +26,7 @@ from tsunagu.wire import oci
 from .engine import Engine
 from .images import Images
 
-_ETC = ("resolv.conf", "hostname", "hosts")
+ETC_FILES = ("resolv.conf", "hostname", "hosts")
 
 
 class Bundles:
@@ -111,7 +111,7 @@ class Bundles:
             netns=netns,
             cgroup_parent=self._instance.cgroup,
             facts=self._runtime.facts(),
-            etc_files={f"/etc/{name}": f"{directory}/{name}" for name in _ETC},
+            etc_files={f"/etc/{name}": f"{directory}/{name}" for name in ETC_FILES},
             linked=self._link_variables(world, container),
         )
         bundle = f"{self._instance.run_dir}/bundles/{container.id}"

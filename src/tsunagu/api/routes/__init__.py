@@ -6,18 +6,32 @@ with `api.schema`, call one service, and render with `api.views*`; they decide n
 
 from __future__ import annotations
 
-from . import absent, attachments, containers, execs, images, map, networks, pausing, system, updating, why
+from . import (
+    absent,
+    archives,
+    attachments,
+    containers,
+    execs,
+    images,
+    map,
+    networks,
+    pausing,
+    system,
+    updating,
+    why,
+)
 
 ROUTES = (
     *system.ROUTES,
     *containers.ROUTES,
     *pausing.ROUTES,
     *updating.ROUTES,
+    *archives.ROUTES,
     *attachments.ROUTES,
     *execs.ROUTES,
     *networks.ROUTES,
     *images.ROUTES,
-    *why.ROUTES,
     *map.ROUTES,
+    *why.ROUTES,
     *absent.ROUTES,
 )

@@ -17,11 +17,6 @@ _NO_SWARM = (
 # method, pattern, what it is called. Enabling one is moving its line to a module of its own.
 LATER = (
     ("GET", "/containers/{word}/stats", "container statistics"),
-    ("GET", "/containers/{word}/changes", "listing changed files"),
-    ("GET", "/containers/{word}/export", "exporting containers"),
-    ("GET", "/containers/{word}/archive", "copying from containers"),
-    ("HEAD", "/containers/{word}/archive", "copying from containers"),
-    ("PUT", "/containers/{word}/archive", "copying to containers"),
     ("GET", "/containers/{word}/attach/ws", "attaching by websocket"),
     ("POST", "/commit", "committing containers"),
     ("POST", "/build", "building images"),

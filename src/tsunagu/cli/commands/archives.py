@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tsunagu.cli.flags import Flag, Options
     from tsunagu.cli.main import Context
+    from tsunagu.client import Response
 
 _PIECE = 1 << 18
 _PLATFORM: Flag = ("platform", "", "string", "", "Platform of a multi-platform image")
@@ -74,20 +75,25 @@ def _save(context: Context, options: Options, names: list[str]) -> int:
     if not path and is_terminal(1):
         raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     if path:
-        _check_output(path)
+        check_output(path, "failed to save image")
     query: dict[str, str | int | list[str]] = {"names": names}
     if options["platform"]:
         query["platform"] = options["platform"]
-    response = context.client().open("GET", "/images/get", query).raise_for_status()
+    write_archive(context.client().open("GET", "/images/get", query).raise_for_status(), path, "Saving")
+    return 0
+
+
+def write_archive(response: Response, path: str, title: str) -> None:
+    """An answer's body to a file, or to standard output where `path` is empty."""
     if not path:
         for piece in response.pieces():
             write_all(1, piece)
-        return 0
+        return
     # A name of its own until the archive is whole: an interrupted save leaves no half file under the asked name.
     partial = f"{path}.{posix.getpid()}.partial"
     fd = posix.open(partial, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
     try:
-        for piece in with_bar(response.pieces(), 0, "Saving"):
+        for piece in with_bar(response.pieces(), 0, title):
             write_all(fd, piece)
         posix.rename(partial, path)
     except BaseException:
@@ -95,16 +101,16 @@ def _save(context: Context, options: Options, names: list[str]) -> int:
         raise
     finally:
         posix.close(fd)
-    return 0
 
 
-def _check_output(path: str) -> None:
+def check_output(path: str, complaint: str) -> None:
+    """Raise Failure, beginning with `complaint`, when the directory of an output file is not there."""
     directory = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     try:
         posix.stat(directory)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise Failure(f"failed to save image: invalid output path: stat {directory}: {reason}") from None
+        raise Failure(f"{complaint}: invalid output path: stat {directory}: {reason}") from None
 
 
 def _import(context: Context, options: Options, arguments: list[str]) -> int:
