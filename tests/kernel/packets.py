@@ -91,6 +91,8 @@ class Exchange:
         """Return the indexes of the probes that arrived and were answered; those of `expected` are waited for, up to
         `patience` seconds."""
         self._probes, self._reached = probes, set()
+        while self._calls:  # what an earlier run gave up would go on trying
+            self._calls.popitem()[1][1].close()
         wanted = set(expected)
         await self._send(range(len(probes)))
         deadline, again = time.monotonic() + patience, time.monotonic() + AGAIN

@@ -200,7 +200,9 @@ async def build(
             BridgePlan(name="up0", mtu=1500, addresses=(f"{UPLINK[4]}1/24", f"{UPLINK[6]}1/64"), has_ipv6=True)
         )
         for word in MACHINES:
-            await kernel.set_up_sandbox(_machine(built, word))
+            path = built.paths[word]
+            assert path is not None
+            await kernel.set_up_sandbox(machine(path, word))
         for network in world.networks.values():
             await kernel.ensure_bridge(bridge_plan(network))
         await kernel.apply_firewall(nft.script(policy.programme(world) if rules is None else rules, instance.nft_table))
@@ -223,10 +225,9 @@ async def build(
         remove()
 
 
-def _machine(built: Built, word: str) -> SandboxPlan:
+def machine(path: str, word: str) -> SandboxPlan:
+    """The plan of one of the two machines outside, at `path`."""
     number = MACHINES[word]
-    path = built.paths[word]
-    assert path is not None
     interface = InterfacePlan(
         host_name=f"up0-{number}", name="eth0", bridge="up0", mac=f"02:00:00:00:ff:{number:02x}", mtu=1500,
         addresses=(f"{UPLINK[4]}{number}/24", f"{UPLINK[6]}{number}/64"), has_ipv6=True,
