@@ -98,7 +98,23 @@ CASES = (
         ),
         "c1 db:80", "link-target-away", "tsunagu start c2",
     ),
+    Case(
+        "name of a container in another one's sandbox",
+        (
+            NET, f"run -d --name c1 --network app {SLEEP}", f"run -d --name vpn --network app {SLEEP}",
+            serve("c2", "--network container:vpn"),
+        ),
+        "c1 c2:80", "no-own-name", "tsunagu why c1 vpn:80", then="c1 vpn:80",
+    ),
     # states
+    Case(
+        "stopped with the sandbox that it joined",
+        (
+            NET, f"run -d --name c1 --network app {SLEEP}", f"run -d --name vpn --network app {SLEEP}",
+            serve("c2", "--network container:vpn"), "stop -t 0 c2 vpn",
+        ),
+        "c2 c1", "not-running", "tsunagu start vpn c2",
+    ),
     Case(
         "stopped target",
         (NET, f"run -d --name c1 --network app {SLEEP}", serve("c2", "--network app"), "stop -t 0 c2"),
@@ -344,6 +360,39 @@ def test_what_works_says_so(cli: CommandLine) -> None:
     address = cli("inspect -f", "{{.NetworkSettings.Networks.app.GlobalIPv6Address}}", "c2").ok()
     code, found = ask(cli, f"c1 [{address}]:80")
     assert (code, found["Reason"]) == (0, "same-network"), found
+
+
+def test_what_shares_a_sandbox(cli: CommandLine) -> None:
+    """Localhost between sharers; from outside they are one; its owner may be stopped; a sandbox may be the host's."""
+    run(
+        cli,
+        NET,
+        f"run -d --name c1 --network app {SLEEP}",
+        f"run -d --name vpn --network app {SLEEP}",
+        serve("c2", "--network container:vpn"),
+        f"run -d --name alone --network none {SLEEP}",
+        serve("inside", "--network container:alone"),
+        f"run -d --name onhost --network host {SLEEP}",
+    )
+    for words, reason in (
+        ("c2 vpn:80", "same-sandbox"),
+        ("vpn c2:80", "same-sandbox"),
+        ("c2 127.0.0.1:80", "same-sandbox"),
+        ("c1 vpn:80", "same-network"),
+        ("c2 c1", "same-network"),
+        ("alone inside:80", "same-sandbox"),
+        ("onhost vpn:80", "host-reaches"),
+        ("host c2:80", "host-reaches"),
+    ):
+        code, found = ask(cli, words)
+        assert (code, found["Reason"]) == (0, reason), (words, found)
+    assert any("c2 shares the sandbox of vpn" in step["Text"] for step in ask(cli, "c2 c1")[1]["Steps"])
+    cli("stop -t 0 vpn").ok()
+    for words in ("c1 vpn:80", "host vpn:80", "c2 c1"):
+        code, found = ask(cli, words)
+        assert code == 0, (words, found)
+    assert "vpn is exited; in its sandbox there still is c2" in str(ask(cli, "host vpn:80")[1]["Steps"])
+    assert ask(cli, "vpn c1")[1]["Reason"] == "not-running"
 
 
 def test_unknown_source(cli: CommandLine) -> None:

@@ -101,6 +101,12 @@ class Builder:
         self.world = apply(self.world, ContainerCreated(container))
         return self
 
+    def ends(self, name: str) -> Builder:
+        """The process of a container ends, while others live on in its sandbox."""
+        ended = replace(self.world.container(name), state=State(status=Status.EXITED))
+        self.world = replace(self.world, containers={**self.world.containers, ended.id: ended})
+        return self
+
     def publishes(self, name: str, host_ip: str = "0.0.0.0", host_port: int = 80) -> Builder:
         """Publish port 8080 of a container's first network."""
         container = self.world.container(name)
@@ -119,6 +125,11 @@ class Builder:
 def two(**settings: object) -> Builder:
     """a and b on network app."""
     return Builder().network("app", **settings).container("a", "app").container("b", "app")  # type: ignore[arg-type]
+
+
+def shared() -> Builder:
+    """a and b on network app, c in the sandbox of b."""
+    return two().container("c", mode="container:b")
 
 
 def apart(**settings: object) -> Builder:
@@ -150,6 +161,32 @@ CASES: tuple[Case, ...] = (
     (Fact.SAME_SANDBOX, lambda: two().asks("a", "a"), ""),
     (Fact.SAME_SANDBOX, lambda: two().asks("a", "127.0.0.1"), ""),
     (Fact.SAME_SANDBOX, lambda: two().container("c", mode="container:b").asks("c", "b"), ""),
+    (Fact.SAME_SANDBOX, lambda: shared().asks("b", "c"), ""),
+    (Fact.SAME_SANDBOX, lambda: shared().container("d", mode="container:c").asks("d", "c"), ""),
+    (Reason.SAME_NETWORK, lambda: shared().asks("c", "a"), ""),
+    (Reason.SAME_NETWORK, lambda: shared().asks("a", "b"), ""),
+    (Reason.SAME_NETWORK, lambda: shared().asks("a", shared().world.container("c").id), ""),
+    (Reason.SAME_NETWORK, lambda: shared().ends("b").asks("a", "b"), ""),
+    (Fact.HOST_REACHES, lambda: shared().ends("b").asks("host", "b"), ""),
+    (Fact.NO_OWN_NAME, lambda: shared().asks("a", "c"), "tsunagu why a b:80"),
+    (Fact.NOT_RUNNING, lambda: shared().ends("b").asks("b", "a"), "tsunagu start b"),
+    (Fact.NOT_RUNNING, lambda: shared().ends("c").asks("a", "c"), "tsunagu start c"),
+    (
+        Fact.NOT_RUNNING,
+        lambda: two().container("c", status=Status.EXITED).container("d", mode="container:c", status=Status.EXITED)
+        .asks("a", "d"), "tsunagu start c d",
+    ),
+    (Fact.SAME_SANDBOX, lambda: two().container("c").container("d", mode="container:c").asks("d", "c"), ""),
+    (
+        Fact.NETWORK_NONE, lambda: two().container("c").container("d", mode="container:c").asks("d", "a"),
+        "tsunagu rm -f c && tsunagu run -d --name c --network app alpine sleep 9",
+    ),
+    (Fact.HOST_REACHES, lambda: two().container("c", mode="host").asks("c", "a"), ""),
+    (
+        Fact.HOST_REACHES,
+        lambda: two().container("c", mode="host").container("d", mode="container:c").asks("d", "a"), "",
+    ),
+    (Fact.HOST_ADDRESS, lambda: two().container("c", mode="host").asks("a", "c"), ""),
     (Fact.HOST_ADDRESS, lambda: two().asks("a", "host"), ""),
     (Fact.HOST_ADDRESS, lambda: two().asks("a", "192.0.2.9", Host(addresses=("192.0.2.9",))), ""),
     (Fact.HOST_REACHES, lambda: two(options={ICC: "false"}).asks("host", "b"), ""),

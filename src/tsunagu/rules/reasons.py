@@ -30,6 +30,7 @@ class Fact(Enum):
         "{name} is a name on network {network} only, and {source} is not on it",
     )
     DEFAULT_BRIDGE = ("default-bridge", "containers on the default bridge have no names, only addresses")
+    NO_OWN_NAME = ("no-own-name", "{name} shares the sandbox of {owner} and has no name of its own")
     SHARED_NAME = ("shared-name", "{name} is the name of several containers, and not all of them answer: {holders}")
     LINK_TARGET_AWAY = ("link-target-away", "{name} is a link of {source} to a container that is not there")
     DNS_SILENT = ("dns-silent", "the name server inside {source} does not answer for {name} as it should: {answer}")

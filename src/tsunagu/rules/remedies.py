@@ -1,7 +1,7 @@
 """What to do about it: for each cause one command line that can be pasted, made of the names in this very world.
 
-Imports `model` only; pure. An empty text means that no command helps. Must never promise what the engine refuses: a
-container without a network (`--network none`) cannot be connected, so it is made anew.
+Imports `model` and its neighbours only; pure. An empty text means that no command helps. Must never promise what the
+engine refuses: a container without a network (`--network none`) cannot be connected, so it is made anew.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ from tsunagu.model.container import Container
 from tsunagu.model.network import Network
 from tsunagu.model.world import World
 
+from .flows import Flow
 from .policy import Reason
+from .sandboxes import has_live_sandbox, owner_of
 
 PROGRAM = "tsunagu"
 
 
-def start(container: Container) -> str:
-    """A container that is not running."""
-    return f"{PROGRAM} start {container.name}"
+def start(world: World, container: Container) -> str:
+    """A container that is not running; one that joins a sandbox needs that to live."""
+    owner = owner_of(world, container)
+    names = [container.name] if has_live_sandbox(world, owner) else dict.fromkeys([owner.name, container.name])
+    return f"{PROGRAM} start {' '.join(names)}"
+
+
+def ask(flow: Flow, target: Container) -> str:
+    """A container that has no name of its own: it is found under another one's."""
+    port = f":{flow.port}" if flow.port else ""
+    protocol = f"/{flow.protocol}" if flow.protocol == "udp" else ""
+    return f"{PROGRAM} why {flow.source} {target.name}{port}{protocol}"
 
 
 def meet(world: World, one: Container, other: Container, family: int = 4) -> str:

@@ -28,7 +28,7 @@ from .flows import (
     literal_of,
 )
 from .reasons import Fact
-from .sandboxes import owner_of
+from .sandboxes import joins, owner_of, sharers
 
 Candidate: TypeAlias = tuple[str, Container | None]  # an address, and the container that has it
 
@@ -43,17 +43,35 @@ class Targets:
         self._note = note
 
     def running(self, party: Party) -> None:
-        """Refuse a container that does not run, or whose sandbox's owner does not."""
-        if party.container is None:
+        """Refuse a container that does not run: it sends nothing."""
+        if party.container is not None:
+            if not party.container.is_running:
+                raise self._away(party.container)
+            self._note(f"{party.container.name} is running")
+            self._shared(party.container)
+
+    def _alive(self, container: Container) -> None:
+        """Refuse a target that does not run, unless others live on in its sandbox: they are found at its addresses."""
+        if not container.is_running and joins(container):
+            raise self._away(container)
+        if not container.is_running:
+            others = [one.name for one in sharers(self.world, container)]
+            if not others:
+                raise self._away(container)
+            listed = ", ".join(others)
+            self._note(f"{container.name} is {container.state.status.value}; in its sandbox there still is {listed}")
             return
-        container = owner_of(self.world, party.container)
-        for one in dict.fromkeys([party.container.id, container.id]):
-            found = self.world.containers[one]
-            if not found.is_running:
-                raise Refused(
-                    Fact.NOT_RUNNING, remedies.start(found), container=found.name, status=found.state.status.value
-                )
-        self._note(f"{party.container.name} is running")
+        self._note(f"{container.name} is running")
+        self._shared(container)
+
+    def _shared(self, container: Container) -> None:
+        owner = owner_of(self.world, container)
+        if owner.id != container.id:
+            self._note(f"{container.name} shares the sandbox of {owner.name}: its interfaces, addresses and ports")
+
+    def _away(self, container: Container) -> Refused:
+        hint = remedies.start(self.world, container)
+        return Refused(Fact.NOT_RUNNING, hint, container=container.name, status=container.state.status.value)
 
     def candidates(self, source: Party) -> list[Candidate]:
         """Return the addresses that the target's word means to the source, in the order they are tried.
@@ -100,7 +118,7 @@ class Targets:
     def _container_target(self, source: Party, container: Container) -> list[Candidate]:
         """The word is a container, but no name that the source can look up."""
         world = self.world
-        self.running(Party(container.name, container))
+        self._alive(container)
         target = owner_of(world, container)
         joined = [e for e in target.endpoints if e.is_joined]
         mine = owner_of(world, source.container) if source.container is not None else None
@@ -126,6 +144,9 @@ class Targets:
             )
         if self.flow.target == container.name and not any(world.networks[e.network_id].has_names for e in shared):
             raise Refused(Fact.DEFAULT_BRIDGE, remedies.meet(world, mine, target))
+        if self.flow.target == container.name and joins(container):
+            hint = remedies.ask(self.flow, target)
+            raise Refused(Fact.NO_OWN_NAME, hint, name=container.name, owner=target.name)
         # an id, or a name that another container bears there: it is meant by its address
         return addresses_of(shared, target)
 
@@ -161,10 +182,7 @@ class Targets:
         mine = owner_of(self.world, source.container)
         here = [h for h in holders if mine.endpoint_on(h.endpoint.network_id) is not None]
         if here:  # on a network of ours, yet not answered: its container is away
-            holder = here[0].container
-            raise Refused(
-                Fact.NOT_RUNNING, remedies.start(holder), container=holder.name, status=holder.state.status.value
-            )
+            raise self._away(here[0].container)
         network = self.world.networks[holders[0].endpoint.network_id]
         raise Refused(
             Fact.NAME_IN_OTHER_NETWORK,

@@ -29,7 +29,7 @@ from tsunagu.rules import lookup, names, remedies
 from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Reach, Step, Unknown, source_of
 from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
-from tsunagu.rules.sandboxes import owner_of
+from tsunagu.rules.sandboxes import owner_of, sharers
 from tsunagu.wire import dns
 from tsunagu.wire.nft_listing import Count
 
@@ -290,7 +290,7 @@ class _Probe:
 
     def _listens(self, container: Container, said: Reach) -> None:
         try:
-            found = probes.listeners(container.state.pid)
+            found = probes.listeners(next((one.state.pid for one in sharers(self._world, container)), 0))
         except OSError:
             return  # it ended just now: the connection will tell
         if not self._flow.port:
