@@ -28,6 +28,7 @@ from tsunagu.rules.links import VARIABLES
 from tsunagu.rules.ports import check_default_address
 from tsunagu.services.archives import Archives
 from tsunagu.services.bundles import Bundles
+from tsunagu.services.commits import Commits
 from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
 from tsunagu.services.engine import Engine
@@ -141,6 +142,7 @@ async def _serve(instance: Instance) -> None:
     connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)
+    pausing = Pausing(engine, runtime, lifecycle)
     system = System(engine, images, resolver, runtime_info, kernel.firewall_backend)
     engine.listeners.append(resolver.publish)
     images.on_event = partial(engine.emit, "image")
@@ -150,7 +152,8 @@ async def _serve(instance: Instance) -> None:
     app = App(
         engine=engine,
         containers=containers,
-        pausing=Pausing(engine, runtime, lifecycle),
+        pausing=pausing,
+        commits=Commits(engine, images, lifecycle, pausing),
         updating=Updating(engine, lifecycle),
         sessions=sessions,
         networks=networks,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsunagu.services.archives import Archives
+    from tsunagu.services.commits import Commits
     from tsunagu.services.connections import Connections
     from tsunagu.services.containers import Containers
     from tsunagu.services.engine import Engine
@@ -37,6 +38,7 @@ class App:
         networks: Networks,
         connections: Connections,
         archives: Archives,
+        commits: Commits,
         images: Images,
         execs: Execs,
         system: System,
@@ -51,6 +53,7 @@ class App:
         self.networks = networks
         self.connections = connections
         self.archives = archives
+        self.commits = commits
         self.images = images
         self.execs = execs
         self.system = system

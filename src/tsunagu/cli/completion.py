@@ -28,6 +28,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("archives", "SAVE"): ("images",),
     ("attach", "ATTACH"): ("running", ""),
     ("attach", "START"): ("stopped",),
+    ("changes", "COMMIT"): ("containers", "images"),
     ("changes", "DIFF"): ("containers",),
     ("changes", "EXPORT"): ("containers",),
     ("containers", "KILL"): ("running",),

@@ -8,15 +8,19 @@ small; times are whole seconds, as Docker's are. May import kernel only; must ne
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from .syscalls import open_in_root
 from .tarstream import BLOCK, BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, HARD_LINK, SYMLINK
 from .unpack import OPAQUE, OPAQUE_MARK, WHITEOUT, is_whiteout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger("tsunagu.pack")
 END = bytes(2 * BLOCK)
@@ -135,7 +139,7 @@ class Packer:
         self._is_left_out = is_left_out
         self._linked: dict[tuple[int, int], bytes] = {}
 
-    def tree(self, path: bytes, name: bytes, *, has_top: bool = True) -> Iterator[bytes]:
+    def tree(self, path: bytes, name: bytes, *, has_top: bool = True) -> Generator[bytes, None, None]:
         """Yield what is at `path` and below as members named `name` and `name/…`, sorted; the top itself is optional.
 
         `path` is relative to the root, its last part is not followed unless it ends in a slash. Raises OSError when it
@@ -246,6 +250,37 @@ class Packer:
                 yield bytes(-found.st_size % BLOCK)
         finally:
             os.close(descriptor)
+
+
+class LayerReader(io.RawIOBase):
+    """The tar of what is at `paths` (relative, bytes) of an overlay's upper directory, as a file to read once."""
+
+    def __init__(self, upper: str, paths: frozenset[bytes]) -> None:
+        self._root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        packer = Packer(self._root, is_layer=True, is_left_out=lambda path, _: path not in paths)
+        self._pieces = packer.tree(b"", b"", has_top=False)
+        self._rest = memoryview(b"")
+        self._has_ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        if not self._rest and not self._has_ended:
+            piece = next(self._pieces, None)
+            self._has_ended = piece is None
+            self._rest = memoryview(END if piece is None else piece)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._pieces.close()
+            os.close(self._root)
+        super().close()
 
 
 def _node(name: bytes, found: os.stat_result, *, link: bytes = b"", capability: bytes = b"") -> Node:

@@ -105,7 +105,10 @@ class Archives:
     @asynccontextmanager
     async def export(self, word: str) -> AsyncGenerator[AsyncIterator[bytes], None]:
         """Give the tar of a container's root file system, without what is mounted into it."""
-        container = self._container(word)
+        container = self._engine.world.container(word)
+        for status, state in ((Status.DEAD, "Dead"), (Status.REMOVING, "being removed")):
+            if container.state.status is status:
+                raise Conflict(f"You cannot export container {container.id} which is {state}")
         async with self._visit(container) as merged:
             root = os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -12,12 +12,14 @@ import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec.structs import replace
 
-from tsunagu.kernel.storage import Storage
+from tsunagu.kernel.storage import MAX_LAYERS, Storage
 from tsunagu.model import ids
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, Unavailable
 from tsunagu.model.image import Image, Reference, chain_ids, parse_reference
@@ -169,6 +171,31 @@ class Images:
         finally:
             self._intake.forget(upload)
             self._collect()
+        return self._images[digest_of(data)]
+
+    def check_tag(self, repo: str, tag: str) -> list[str]:
+        """Return the reference that an image is to get; raises InvalidParameter."""
+        return [str(_tagged(repo, tag))]
+
+    async def add_layer(
+        self, parent: Sequence[str], source: Callable[[], BinaryIO] | None, config: dict[str, Any], tags: Sequence[str]
+    ) -> Image:
+        """Make an image of the layers `parent` (diff ids) and one more, whose tar `source` opens; None adds none.
+
+        `config` is complete but for its rootfs section; its last step of history is this layer's.
+        """
+        async with AsyncExitStack() as stack:
+            diff_ids = list(parent)
+            if source is None:
+                config["history"][-1]["empty_layer"] = True
+            else:
+                layer = self._intake.single_layer(source, "the container's changes", below=parent)
+                diff_ids.append(await stack.enter_async_context(layer))
+            if len(diff_ids) > MAX_LAYERS:
+                raise InvalidParameter("max depth exceeded", hint=f"more than {MAX_LAYERS} layers cannot be mounted")
+            config["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+            data = msgspec.json.encode(config)
+            self._record([(data, tags)], "create")
         return self._images[digest_of(data)]
 
     def save(self, words: Sequence[str]) -> AsyncIterator[bytes]:

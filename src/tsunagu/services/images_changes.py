@@ -1,4 +1,4 @@
-"""Image configurations for `import`: Dockerfile instructions of `--change` as Docker applies them.
+"""Image configurations for `import` and `commit`: Dockerfile instructions of `--change` as Docker applies them.
 
 May import model; does no I/O but the clock. An instruction that Docker does not allow here is refused by name.
 """
@@ -22,12 +22,9 @@ Json = dict[str, Any]
 
 def new_config(message: str, changes: Sequence[str]) -> Json:
     """Return the configuration of an imported image, still without its rootfs section."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    now = _now()
     run: Json = {}
-    for change in changes:
-        for line in change.replace("\\\n", " ").split("\n"):
-            if line.strip():
-                _apply(run, line.strip())
+    apply_changes(run, changes)
     comment = message or "Imported from -"
     return {
         "architecture": host_architecture(),
@@ -37,6 +34,34 @@ def new_config(message: str, changes: Sequence[str]) -> Json:
         "config": run,
         "history": [{"created": now, "comment": comment}],
     }
+
+
+def layered_config(base: Json, run: Json, author: str, comment: str, *, created_by: str) -> Json:
+    """Return the configuration of an image that stands on `base` with one more step, still without its rootfs section.
+
+    The new step is the last of "history"; whether it made a layer is said by who adds the layer.
+    """
+    now = _now()
+    step: Json = {"created": now, "created_by": created_by}
+    made: Json = {"architecture": base.get("architecture") or host_architecture(), "os": "linux", "created": now}
+    if variant := base.get("variant"):
+        made["variant"] = variant
+    for key, text in (("author", author), ("comment", comment)):
+        if text:
+            made[key] = step[key] = text
+    return made | {"config": run, "history": [*(base.get("history") or ()), step]}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def apply_changes(run: Json, changes: Sequence[str]) -> None:
+    """Apply `--change` instructions to a run configuration. Raises InvalidParameter in Docker's words."""
+    for change in changes:
+        for line in change.replace("\\\n", " ").split("\n"):
+            if line.strip():
+                _apply(run, line.strip())
 
 
 def _apply(run: Json, line: str) -> None:

@@ -118,12 +118,15 @@ class Intake:
             )
 
     @asynccontextmanager
-    async def single_layer(self, source: Callable[[], BinaryIO], what: str) -> AsyncIterator[str]:
-        """Put a layer in place that stands on nothing; gives its diff id and keeps it pinned for the with block."""
+    async def single_layer(
+        self, source: Callable[[], BinaryIO], what: str, below: Sequence[str] = ()
+    ) -> AsyncIterator[str]:
+        """Put a layer in place on `below` (diff ids); gives its diff id and keeps all pinned for the with block."""
         (draft,) = await self._run([partial(self._storage.layers.draft, source, what=what)])
-        with self.pinned((draft.diff_id,)):
-            async with self._lock(draft.diff_id):
-                await asyncio.to_thread(self._place, [(draft, ())])
+        chain = chain_ids((*below, draft.diff_id))
+        with self.pinned(chain):
+            async with self._lock(chain[-1]):
+                await asyncio.to_thread(self._place, [(draft, below)])
             yield draft.diff_id
 
     async def _run(self, jobs: list[Callable[[], Draft]]) -> list[Draft]:

@@ -18,7 +18,6 @@ _NO_SWARM = (
 LATER = (
     ("GET", "/containers/{word}/stats", "container statistics"),
     ("GET", "/containers/{word}/attach/ws", "attaching by websocket"),
-    ("POST", "/commit", "committing containers"),
     ("POST", "/build", "building images"),
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images"),

@@ -10,6 +10,7 @@ Entry = tuple[str, str]
 
 CONTAINER: dict[str, Entry] = {
     "attach": ("attach", "ATTACH"),
+    "commit": ("changes", "COMMIT"),
     "cp": ("cp", "CP"),
     "create": ("run", "CREATE"),
     "diff": ("changes", "DIFF"),
@@ -87,6 +88,7 @@ TOP: dict[str, Entry] = {
     "version": ("version", "VERSION"),
     "info": SYSTEM["info"],
     "attach": CONTAINER["attach"],
+    "commit": CONTAINER["commit"],
     "cp": CONTAINER["cp"],
     "create": CONTAINER["create"],
     "daemon": ("daemon", "DAEMON"),

@@ -1,12 +1,12 @@
-"""`diff` and `export`: what a container changed, and its whole root file system. May import: `client`, `cli`.
+"""`diff`, `export` and `commit`: what a container changed, its whole root file system, an image of it.
 
-Must never import the engine.
+May import: `client`, `cli`. Must never import the engine.
 """
 
 from __future__ import annotations
 
 from tsunagu.cli.command import Command
-from tsunagu.cli.output import Failure, is_terminal, out
+from tsunagu.cli.output import Failure, is_terminal, out, say
 from tsunagu.cli.paths import api_path
 
 TYPE_CHECKING = False
@@ -39,6 +39,36 @@ def _export(context: Context, options: Options, arguments: list[str]) -> int:
     return 0
 
 
+def _commit(context: Context, options: Options, arguments: list[str]) -> int:
+    query: dict[str, str | int | list[str]] = {"container": arguments[0], "pause": "1" if options["pause"] else "0"}
+    if len(arguments) > 1 and arguments[1]:
+        from tsunagu.cli.references import parse
+
+        try:
+            reference = parse(arguments[1])
+        except ValueError as error:
+            raise Failure(str(error)) from None
+        query["repo"], query["tag"] = reference.name, reference.tag or "latest"
+    for flag, key in (("message", "comment"), ("author", "author"), ("change", "changes")):
+        if options[flag]:
+            query[key] = options[flag]
+    say(context.client().post("/commit", query)["Id"])
+    return 0
+
+
+COMMIT = Command(
+    "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+    "Create a new image from a container's changes",
+    _commit,
+    flags=(
+        ("author", "a", "string", "", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),
+        ("change", "c", "list", (), "Apply Dockerfile instruction to the created image"),
+        ("message", "m", "string", "", "Commit message"),
+        ("pause", "p", "bool", True, "Pause container during commit"),
+    ),
+    least=1,
+    most=2,
+)
 DIFF = Command(
     "CONTAINER", "Inspect changes to files or directories on a container's filesystem", _diff, least=1, most=1
 )
