@@ -81,10 +81,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ip", default="0.0.0.0", metavar="ADDRESS", help="where ports are published that name no address"
     )
+    parser.add_argument(
+        "--icc", nargs="?", default=True, const=True, type=_boolean, metavar="true|false",
+        help="whether containers of the network bridge reach each other without --link",
+    )  # fmt: skip
     parser.add_argument("-l", "--log-level", default="info", choices=["debug", "info", "warn", "error"])
     parser.add_argument("-D", "--debug", action="store_const", dest="log_level", const="debug")
     parser.add_argument("-v", "--version", action="version", version=f"Tsunagu version {__version__}")
     return parser.parse_args(arguments)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: use true or false")
+    return text.lower() in ("true", "1")
 
 
 def _instance(options: argparse.Namespace) -> Instance:
@@ -99,7 +109,8 @@ def _instance(options: argparse.Namespace) -> Instance:
                 f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS"
             )
         socket = path
-    return Instance(root=root, run_dir=run_dir, socket=socket, bind_address=check_default_address(options.ip))
+    address = check_default_address(options.ip)
+    return Instance(root=root, run_dir=run_dir, socket=socket, bind_address=address, allows_icc=options.icc)
 
 
 @contextlib.contextmanager
@@ -136,9 +147,10 @@ async def _serve(instance: Instance) -> None:
     await firewall.watch()
     networks = Networks(engine, kernel, firewall)
     bundles = Bundles(engine, images, runtime, keeps_link_variables=os.environ.get(VARIABLES) == "1")
-    lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall))
+    links = Links(engine, bundles, firewall)
+    lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall), links)
     policies = Restarts(engine, lifecycle)
-    containers = Containers(engine, images, lifecycle, bundles, Links(engine, bundles), policies)
+    containers = Containers(engine, images, lifecycle, bundles, policies)
     connections = Connections(engine, kernel, lifecycle, bundles, resolver)
     sessions = Sessions(engine, runtime, lifecycle, bundles)
     execs = Execs(engine, runtime, lifecycle, bundles)

@@ -185,3 +185,45 @@ HOME=/root
 """
     cli("run -d --name web --link db:data-base tiny sleep 300").ok()
     golden.check(expected, cli("exec web env").ok(), db=address(cli, "db"))
+
+
+def test_a_link_opens_ports_where_neighbours_are_kept_apart(
+    new_engine: Callable[..., EngineProcess], client_of: Callable[[str, EngineProcess], CommandLine]
+) -> None:
+    engine = new_engine("--icc=false")
+    cli = client_of("tsunagu", engine)
+    server = "tiny httpd -f -p 80 -h /etc"
+    cli(f"run -d --name db --expose 80 {server}").ok()
+    cli(f"run -d --name web --expose 80 --link db:store {server}").ok()
+    cli(f"run -d --name stranger {server}").ok()
+
+    def reaches(source: str, target: str) -> bool:
+        # not wget: Debian 12's busybox crashes on names from the hosts file
+        result = cli(f"exec {source} nc -w 1 {target} 80")
+        said = cli(f"why {source} {target}:80")
+        assert (said.code == 0) == (result.code == 0), f"{result}\n{said}"
+        return result.code == 0
+
+    assert reaches("web", "store")
+    assert "a link opens the ports that its target exposes" in cli("why web store:80").out
+    assert not reaches("stranger", address(cli, "db"))
+    assert not reaches("web", address(cli, "stranger"))
+    assert not reaches("db", address(cli, "web")), "a link opens the target's ports, not the source's"
+    assert cli("exec web ping -c 1 -W 1 store").code == 1, "only the ports that are exposed"
+    # the target comes back elsewhere; the engine comes back
+    old = address(cli, "db")
+    cli("stop -t 0 db").ok()
+    cli("run -d --name squatter --expose 80 " + server).ok()
+    assert address(cli, "squatter") == old
+    assert not reaches("web", old)
+    cli("start db").ok()
+    assert reaches("web", "store")
+    engine.restart()
+    assert reaches("web", "store")
+    assert not reaches("web", old)
+    cli("network disconnect bridge db").ok()
+    assert cli("why web store:80").code == 1
+    cli("network connect bridge db").ok()
+    assert reaches("web", "store")
+    cli("rm --link web/store").ok()
+    assert not reaches("web", address(cli, "db"))

@@ -14,7 +14,7 @@ from random import Random
 from msgspec.structs import replace
 
 from tsunagu.kernel.network import NetworkKernel
-from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.container import Config, Container, HostConfig, Link, State, Status
 from tsunagu.model.network import (
     GATEWAY_MODE,
     ICC,
@@ -101,6 +101,7 @@ def _network(rng: Random, n: int) -> Network:
     network = Network(
         id=f"{n:x}" * 64, name=rng.choice("abc") + str(n), bridge=f"lab{n}", enable_ipv4=4 in families,
         enable_ipv6=6 in families, is_internal=is_internal, options=_options(rng, is_internal=is_internal),
+        is_builtin=rng.random() < 0.3,  # as the default bridge, where links open ports
     )  # fmt: skip
     network_options.check(network.options, is_internal=is_internal)
     prefixes = {4: (f"10.{n}.0.", 24), 6: (f"fd00:{n}::", 64)}
@@ -151,9 +152,12 @@ def _container(rng: Random, world: World, m: int) -> Container:
                 mac=f"02:00:00:00:{n:02x}:{m:02x}", ifname=f"eth{index}", host_ifname=f"port{n}-{m}",
             )
         )  # fmt: skip
+    exposed = {f"{PORT}/{protocol}": {} for protocol in ("tcp", "udp") if rng.random() < 0.5}
+    links = tuple(Link(one.id, f"link{one.name}") for one in world.containers.values() if rng.random() < 0.3)
     return Container(
         id=f"{m + 8:x}" * 64, name=f"c{m}", created=m, image_id="", path="sh", args=(),
-        config=Config(hostname=f"c{m}"), host=HostConfig(network_mode=chosen[0].name if chosen else "none"),
+        config=Config(hostname=f"c{m}", exposed_ports=exposed), links=links,
+        host=HostConfig(network_mode=chosen[0].name if chosen else "none"),
         endpoints=tuple(endpoints), state=State(status=Status.RUNNING),
     )  # fmt: skip
 

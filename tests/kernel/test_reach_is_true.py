@@ -49,6 +49,7 @@ def test_reach_is_true(shard: int) -> None:
         Reason.ROUTED,
         Reason.UNPROTECTED,
         Reason.TRUSTED,
+        Reason.LINKED,
     ],
 )
 def test_a_lie_is_found(turned: Reason) -> None:
@@ -144,7 +145,8 @@ def _to_published(built: Built) -> list[Probe]:
 
 def _describe(world: World) -> str:
     lines = [
-        f"network {n.name}: internal={n.is_internal} families={n.families} options={n.options}"
+        f"network {n.name}: internal={n.is_internal} families={n.families} default bridge={n.is_default_bridge} "
+        f"options={n.options}"
         for n in world.networks.values()
     ]
     lines += [
@@ -154,6 +156,7 @@ def _describe(world: World) -> str:
             + " ".join(f"{ports.describe(p.host_ip, p.host_port)}/{p.protocol}" for p in e.ports)
             for e in c.endpoints
         )
+        + f" exposes {[*c.config.exposed_ports]} links to {[world.containers[link.target].name for link in c.links]}"
         for c in world.containers.values()
     ]
     return "\n".join(lines)

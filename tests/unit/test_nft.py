@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from tsunagu.model.container import Config, Container, HostConfig
+from tsunagu.model.container import Config, Container, HostConfig, Link
 from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.network import (
     GATEWAY_MODE,
@@ -235,3 +236,18 @@ def test_an_address_that_nft_could_misread_is_refused(address: str) -> None:
     )  # fmt: skip
     with pytest.raises(InvalidParameter):
         nft.script([rule], "t")
+
+
+# ---- links
+
+
+def test_links() -> None:
+    bridge = replace(network(1, ("ipv6", "no-icc")), is_builtin=True)
+    target = replace(published(2), config=Config(exposed_ports={"80/tcp": {}, "53/udp": {}}))
+    source = replace(published(3), links=(Link(target.id, "db"),))
+    linked = with_ports([bridge], target, source)
+    compare("linked", nft.script(linked, "tsunagu"))
+    compare("update-linked", nft.update(with_ports([bridge], target), linked, "tsunagu"))
+    bare = nft.update(linked, with_ports([bridge], target), "tsunagu")
+    assert "linked" not in bare
+    assert "icc-off" in bare

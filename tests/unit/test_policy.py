@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tsunagu.model.container import Config, Container, HostConfig
+from tsunagu.model.container import Config, Container, HostConfig, Link
 from tsunagu.model.network import (
     GATEWAY_MODE,
     ICC,
@@ -21,7 +21,7 @@ from tsunagu.model.network import (
 )
 from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.rules import policy
-from tsunagu.rules.policy import Frame, Hook, Peer, Reason, Rule, Verdict
+from tsunagu.rules.policy import Frame, Hook, LinkedPort, Peer, Reason, Rule, Verdict
 
 
 def network(n: int, **settings: object) -> Network:
@@ -298,7 +298,7 @@ def test_every_reason_has_its_own_code_and_a_sentence_and_is_used() -> None:
         )
         for rule in policy.rules_of(network(1, **settings))  # type: ignore[arg-type]
     }
-    assert dropping == set(Reason)
+    assert dropping == set(Reason) - {Reason.LINKED}  # which takes two containers: test_links_open_ports
 
 
 def test_rules_are_values() -> None:
@@ -306,3 +306,45 @@ def test_rules_are_values() -> None:
     assert rule == Rule(**{name: getattr(rule, name) for name in rule.__struct_fields__})
     with pytest.raises(AttributeError):
         rule.bridge = "x"  # type: ignore[misc]
+
+
+def test_links_open_ports_where_the_default_bridge_keeps_neighbours_apart() -> None:
+    def container(n: int, *linked: Link, **config: object) -> Container:
+        endpoint = Endpoint(
+            config=EndpointConfig(network="n1"),
+            network_id="1" * 64,
+            id=f"e{n}",
+            ipv4=f"10.1.0.{n}",
+            ipv6=f"fd00:1::{n}",
+        )
+        return Container(
+            id=f"{n:x}" * 64, name=f"c{n}", created=n, image_id="", path="sh", args=(), links=linked,
+            config=Config(**config), host=HostConfig(), endpoints=(endpoint,),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def linked(it: World) -> list[tuple[Hook, Frame, tuple[LinkedPort, ...]]]:
+        return [(r.hook, r.frame, r.links) for r in policy.programme(it) if r.reason is Reason.LINKED]
+
+    containers = [container(2, exposed_ports={"80/tcp": {}, "53/udp": {}}), container(3, Link("2" * 64, "db"))]
+    apart = {"is_builtin": True, "options": {ICC: "false"}}
+    it = world(network(1, **apart))
+    for one in containers:
+        it = apply(it, ContainerCreated(one))
+    opened = tuple(LinkedPort("10.1.0.3", "10.1.0.2", protocol, port) for protocol, port in (("udp", 53), ("tcp", 80)))
+    assert linked(it) == [
+        (Hook.ENTERING, Frame.LINKED, opened),
+        (Hook.BRIDGE_FORWARD, Frame.LINKED, opened),
+        (Hook.BRIDGE_FORWARD, Frame.LINKED_ANSWER, opened),
+    ]
+    rules = policy.programme(it)
+    for hook in (Hook.ENTERING, Hook.BRIDGE_FORWARD):
+        reasons = [rule.reason for rule in rules if rule.hook is hook]
+        assert reasons.index(Reason.LINKED) < reasons.index(Reason.ICC_OFF)
+    # nothing to open: a target that is away, a bridge that keeps nobody apart, another network
+    assert linked(apply(it, EndpointsChanged("2" * 64, ()))) == []
+    for settings in ({"is_builtin": True}, {"options": {ICC: "false"}}, {**apart, "is_internal": True}):
+        other = world(network(1, **settings))
+        for one in containers:
+            other = apply(other, ContainerCreated(one))
+        assert linked(other) == []
+    assert linked(it)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.container import Config, Container, HostConfig, Link, State, Status
 from tsunagu.model.network import (
     GATEWAY_MODE,
     ICC,
@@ -71,6 +71,7 @@ class Builder:
         status: Status = Status.RUNNING,
         aliases: tuple[str, ...] = (),
         links: tuple[str, ...] = (),
+        legacy: tuple[str, ...] = (),
     ) -> Builder:
         m = len(self.world.containers) + 2
         endpoints = []
@@ -94,7 +95,8 @@ class Builder:
             endpoints.append(endpoint)
         container = Container(
             id=f"{m:x}".rjust(2, "c") * 32, name=name, created=m, image_id="", path="sh", args=(),
-            config=Config(hostname=name, image="alpine", cmd=("sleep", "9")),
+            config=Config(hostname=name, image="alpine", cmd=("sleep", "9"), exposed_ports={"80/tcp": {}}),
+            links=tuple(Link(self.world.container(word).id, f"{word}-link") for word in legacy),
             host=HostConfig(network_mode=mode or (networks[0] if networks else "none")),
             endpoints=tuple(endpoints), state=State(status=status),
         )  # fmt: skip
@@ -147,8 +149,13 @@ UNPROTECTED = {GATEWAY_MODE[4]: "nat-unprotected"}
 LAN = Host(uplink="lan0")
 
 
-def default_bridge() -> Builder:
-    return Builder().network("bridge").container("a", "bridge").container("b", "bridge")
+def default_bridge(**settings: object) -> Builder:
+    """a and b on the default bridge, c there too with links to both of them and to d, which does not run."""
+    return (
+        Builder().network("bridge", **settings)  # type: ignore[arg-type]
+        .container("a", "bridge").container("b", "bridge").container("d", "bridge", status=Status.EXITED)
+        .container("c", "bridge", legacy=("a", "b", "d"))
+    )  # fmt: skip
 
 
 Case = tuple[Cause, Callable[[], Reach], str]
@@ -156,6 +163,15 @@ CASES: tuple[Case, ...] = (
     (Reason.SAME_NETWORK, lambda: two().asks("a", "b"), ""),
     (Reason.SAME_NETWORK, lambda: two().asks("a", "b.app"), ""),
     (Reason.SAME_NETWORK, lambda: two(is_internal=True).asks("a", "b"), ""),
+    (Reason.SAME_NETWORK, lambda: default_bridge().asks("c", "a"), ""),
+    (Reason.SAME_NETWORK, lambda: default_bridge().asks("c", "a-link"), ""),
+    (Reason.LINKED, lambda: default_bridge(options={ICC: "false"}).asks("c", "a-link"), ""),
+    (
+        Reason.ICC_OFF, lambda: default_bridge(options={ICC: "false"}).asks("a", "10.1.0.5"),
+        "tsunagu network create a-c && tsunagu network connect a-c a && tsunagu network connect a-c c"
+        " && tsunagu network disconnect bridge a",
+    ),
+    (Fact.LINK_TARGET_AWAY, lambda: default_bridge().asks("c", "d-link"), "tsunagu start d"),
     (Reason.OUTGOING, lambda: two().asks("a", "outside"), ""),
     (Reason.OUTGOING, lambda: two(options={MASQUERADE: "false"}).asks("a", "neighbour"), ""),
     (Fact.SAME_SANDBOX, lambda: two().asks("a", "a"), ""),

@@ -19,12 +19,14 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """Where one engine lives. `tag` is "" for the default instance, else 4 hex digits of the root's hash.
 
     `bind_address` is where ports are published that name no address: 0.0.0.0 means all addresses of both families.
+    `allows_icc` tells whether containers of the predefined `bridge` network reach each other without a link.
     """
 
     root: str = DEFAULT_ROOT
     run_dir: str = DEFAULT_RUN
     socket: str = DEFAULT_SOCKET
     bind_address: str = "0.0.0.0"
+    allows_icc: bool = True
 
     @property
     def tag(self) -> str:

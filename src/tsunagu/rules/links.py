@@ -117,6 +117,15 @@ def hosts_entries(world: World, container: Container) -> list[tuple[str, str]]:
     return entries
 
 
+def named(world: World, container: Container, word: str) -> tuple[Link, Container] | None:
+    """Return the link that gives a container the name `word`, and its target, reachable or not."""
+    if _on_bridge(world, container) is not None:
+        for link, target in _links(world, container):
+            if word in (link.alias, target.config.hostname, target.name):
+                return link, target
+    return None
+
+
 def environment(world: World, container: Container) -> list[str]:
     """Return the variables that tell a container about its links, in Docker's names and order."""
     found: list[str] = []

@@ -5,7 +5,7 @@ A programme is an ordered tuple of `Rule` values. Its meaning, for the nft print
     At each hook the rules are tried in order; a rule is tried only for packets of its network (see `Hook`); the first
     one that matches decides for this hook, DROP for good. A packet that no rule matches is not ours and passes.
 
-Imports `model` only; pure. Must never know nftables, and nobody else may decide about packets.
+Imports `model` and `rules.ports` only; pure. Must never know nftables, and nobody else may decide about packets.
 
 The order inside the forward hook says: what is internal stays inside, before anything else; then what may *enter* a
 network; then what may *leave* one. So a packet between two networks is judged by the one it enters, and established
@@ -26,6 +26,8 @@ import msgspec
 
 from tsunagu.model.network import Endpoint, GatewayMode, Network, PublishedPort
 from tsunagu.model.world import World
+
+from . import ports
 
 LOOPBACK = "127.0.0.0/8"
 LOOPBACK6 = "::1"  # never translated: the kernel accepts no answer to ::1 from another interface (rt6_need_strict)
@@ -70,6 +72,8 @@ class Frame(Enum):
     PUBLISHED = auto()  # its destination was given by a TRANSLATE rule
     OFFERED = auto()  # its destination is a published port at the container's own address, translated or not
     ICMP = auto()
+    LINKED = auto()  # goes from the source of one of `Rule.links` to its target, to that port
+    LINKED_ANSWER = auto()  # comes back from there
 
 
 class Verdict(Enum):
@@ -84,6 +88,11 @@ class Reason(Enum):
     """Why a rule decides: code, sentence, and the remedy ("" where nothing is wrong)."""
 
     SAME_NETWORK = ("same-network", "both are on network {network}", "")
+    LINKED = (
+        "linked",
+        "a link opens the ports that its target exposes, although network {network} keeps containers apart",
+        "",
+    )
     ESTABLISHED = ("established", "it answers a connection that was let through", "")
     OUTGOING = ("outgoing", "network {network} may reach outside", "")
     MASQUERADE = ("masquerade", "outside sees the host's address", "")
@@ -147,6 +156,15 @@ class Reason(Enum):
         self.hint = hint
 
 
+class LinkedPort(msgspec.Struct, frozen=True):
+    """A port of the address `target` that a legacy link opens to the address `source`."""
+
+    source: str
+    target: str
+    protocol: str
+    port: int
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One decision. `network` is an id, `prefix` a CIDR text for the hooks that select by address, `family` the only
     one concerned (0: both).
@@ -169,6 +187,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     port: PublishedPort | None = None
     target: str = ""
     container: str = ""
+    links: tuple[LinkedPort, ...] = ()
 
 
 Part: TypeAlias = dict[Hook, list[Rule]]
@@ -176,7 +195,7 @@ Part: TypeAlias = dict[Hook, list[Rule]]
 # The parts of the networks of the last world. A network is frozen, so its rules are the same values for ever; keeping
 # them makes the programme of a world with hundreds of networks a matter of a millisecond, and lets readers tell by
 # identity what changed from one programme to the next.
-_parts: dict[str, tuple[Network, Part]] = {}
+_parts: dict[str, tuple[Network, tuple[LinkedPort, ...], Part]] = {}
 
 
 # The same for the published ports of an endpoint, by its id. Ports of one endpoint are far fewer than its world's.
@@ -186,23 +205,25 @@ _PORT_HOOKS = (Hook.PUBLISHED, Hook.OFFERED, Hook.OWN)
 
 def programme(world: World) -> tuple[Rule, ...]:
     """Return the rules for every bridge network and every published port of `world`, in order (see the module)."""
-    parts = [_part(network) for network in world.networks.values() if _is_ours(network)]
+    parts = [_part(network, _linked(world, network)) for network in world.networks.values() if _is_ours(network)]
     if len(_parts) > 2 * len(parts) + 16:
         for gone in _parts.keys() - world.networks.keys():
             del _parts[gone]
-    ports = _published(world)
-    if not ports:
+    published = _published(world)
+    if not published:
         return tuple(rule for hook in Hook for part in parts for rule in part[hook])
     rules: list[Rule] = []
     for hook in Hook:
         rules += [rule for part in parts for rule in part[hook]]
         if hook in _PORT_HOOKS:
-            rules += sorted((rule for part in ports for rule in part[hook]), key=_is_for_any_address)
+            rules += sorted((rule for part in published for rule in part[hook]), key=_is_for_any_address)
     return tuple(rules)
 
 
 def rules_of(network: Network) -> tuple[Rule, ...]:
     """Return the part of the programme that belongs to one network, in order; empty for networks without a bridge.
+
+    What links open on the default bridge is not in it.
 
     The programme is nothing but these parts and those of published ports, sorted by hook: no rule of one network
     depends on another network.
@@ -260,16 +281,35 @@ def _is_ours(network: Network) -> bool:
     return network.driver == "bridge" and bool(network.bridge)
 
 
-def _part(network: Network) -> Part:
+def _part(network: Network, links: tuple[LinkedPort, ...] = ()) -> Part:
     known = _parts.get(network.id)
-    if known is not None and known[0] is network:
-        return known[1]
-    part = {hook: _rules(hook, network) for hook in Hook}
-    _parts[network.id] = network, part
+    if known is not None and known[0] is network and known[1] == links:
+        return known[2]
+    part = {hook: _rules(hook, network, links) for hook in Hook}
+    _parts[network.id] = network, links, part
     return part
 
 
-def _rules(hook: Hook, network: Network) -> list[Rule]:
+def _linked(world: World, network: Network) -> tuple[LinkedPort, ...]:
+    """What legacy links open: between containers of the default bridge, where it keeps them apart. IPv4 only, as
+    Docker's links."""
+    if not network.is_default_bridge or network.allows_icc or network.is_internal:
+        return ()
+    found: dict[LinkedPort, None] = {}
+    for container in world.containers.values():
+        for link in container.links:
+            source, target = container.endpoint_on(network.id), world.containers.get(link.target)
+            there = target.endpoint_on(network.id) if target is not None else None
+            if source is None or target is None or there is None:
+                continue
+            one, other = source.ipv4, there.ipv4
+            if one and other and one != other:
+                for port, protocol in ports.exposed(target.config.exposed_ports):
+                    found[LinkedPort(one, other, protocol, port)] = None
+    return tuple(found)
+
+
+def _rules(hook: Hook, network: Network, links: tuple[LinkedPort, ...]) -> list[Rule]:
     """The rules of one network at one hook, in order."""
 
     def rule(
@@ -279,6 +319,7 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
         frame: Frame = Frame.ANY,
         prefix: str = "",
         family: int = 0,
+        links: tuple[LinkedPort, ...] = (),
     ) -> Rule:
         return Rule(
             hook=hook,
@@ -292,6 +333,7 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
             family=family,
             interfaces=network.trusted_interfaces if peer is Peer.TRUSTED else (),
             source=network.snat_source(family) if verdict is Verdict.SOURCE else "",
+            links=links,
         )
 
     # Two containers of one bridge. Frames between its ports pass these hooks when bridge netfilter is on; and always
@@ -302,6 +344,7 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
         else rule(Verdict.DROP, Reason.ICC_OFF, Peer.SAME)
     )
     established = rule(Verdict.ACCEPT, Reason.ESTABLISHED, frame=Frame.ESTABLISHED)
+    linked = [rule(Verdict.ACCEPT, Reason.LINKED, Peer.SAME, Frame.LINKED, links=links)] if links else []
 
     match hook:
         case Hook.BRIDGE_PREROUTING:
@@ -341,6 +384,7 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
                 # first of all: a neighbour may use a published port although icc is off, and get its answer
                 established,
                 rule(Verdict.ACCEPT, Reason.PUBLISHED, frame=Frame.PUBLISHED),
+                *linked,
                 *(
                     rule(Verdict.ACCEPT, Reason.ROUTED, Peer.OTHER, frame, family=family)
                     for family in routed
@@ -361,7 +405,11 @@ def _rules(hook: Hook, network: Network) -> list[Rule]:
         case Hook.BRIDGE_FORWARD:
             # everything but ARP: other protocols (VLAN tags around IP) would be a way round
             if not network.allows_icc:
-                return [rule(Verdict.DROP, Reason.ICC_OFF, frame=Frame.NOT_ARP)]
+                opened = [
+                    rule(Verdict.ACCEPT, Reason.LINKED, frame=frame, links=links)
+                    for frame in ((Frame.LINKED, Frame.LINKED_ANSWER) if links else ())
+                ]
+                return [*opened, rule(Verdict.DROP, Reason.ICC_OFF, frame=Frame.NOT_ARP)]
         case Hook.HAIRPIN:
             # A neighbour, or the container itself, that came by way of the host must get its answer by way of the
             # host; and nobody answers to 127.0.0.1

@@ -251,7 +251,7 @@ class _Search:
     def _reply(self, address: str, own: str, incoming: str, outgoing: str) -> Packet:
         return Packet(
             source=address, destination=own, incoming=incoming, outgoing=outgoing,
-            protocol=self.flow.protocol, is_established=True,
+            protocol=self.flow.protocol, port=self.flow.port, is_established=True,
         )  # fmt: skip
 
     # ---- published ports

@@ -80,6 +80,7 @@ Cause: TypeAlias = Reason | Fact
 FINE = frozenset(
     {
         Reason.SAME_NETWORK,
+        Reason.LINKED,
         Reason.ESTABLISHED,
         Reason.OUTGOING,
         Reason.MASQUERADE,

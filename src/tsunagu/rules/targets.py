@@ -12,7 +12,7 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import EngineError
 from tsunagu.model.world import World
 
-from . import gateways, lookup, policy, remedies, routes
+from . import gateways, links, lookup, policy, remedies, routes
 from .flows import (
     GATEWAY,
     HOST,
@@ -83,6 +83,8 @@ class Targets:
             return [(literal, routes.holder_of(self.world, literal))]
         if source.container is not None and not source.is_host:
             sandbox = owner_of(self.world, source.container)
+            if sandbox.links and (linked := self._linked(sandbox, word)):
+                return linked
             found = lookup.resolve(self.world, sandbox, word)
             if found.holders:
                 return self._resolved(sandbox, found)
@@ -97,6 +99,19 @@ class Targets:
             return special
         self._nobody(source, word)
         raise AssertionError("unreachable")
+
+    def _linked(self, sandbox: Container, word: str) -> list[Candidate]:
+        """The hosts file, which is asked before any name server: what legacy links of the default bridge give."""
+        link, target = links.named(self.world, sandbox, word) or (None, None)
+        if link is None or target is None:
+            return []
+        found = [(a, target) for a, names in links.hosts_entries(self.world, sandbox) if word in names.split()]
+        if not found:
+            hint = remedies.start(self.world, target) if not target.is_running else ""
+            raise Refused(Fact.LINK_TARGET_AWAY, hint, name=word, source=sandbox.name)
+        listed = ", ".join(address for address, _ in found)
+        self._note(f"{word} is a link of {sandbox.name} to {target.name}: {listed}")
+        return [*found]
 
     def _resolved(self, sandbox: Container, found: lookup.Lookup) -> list[Candidate]:
         network = self.world.networks[found.network_id]

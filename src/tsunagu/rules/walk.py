@@ -13,7 +13,7 @@ import msgspec
 
 from tsunagu.model.network import PublishedPort
 
-from .policy import LOOPBACK, LOOPBACK6, Frame, Hook, Peer, Rule, Verdict
+from .policy import LOOPBACK, LOOPBACK6, Frame, Hook, LinkedPort, Peer, Rule, Verdict
 
 FOREIGN = "*"  # an interface of the host that is none of our bridges, and not the loopback
 
@@ -34,7 +34,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     """A packet as the host sees it. `incoming` and `outgoing` are interfaces, "" for the host itself.
 
     One that a TRANSLATE rule gave a new destination goes on as another packet, which `is_translated`: it has passed the
-    hooks before the translation already. So has the answer to one.
+    hooks before the translation already. So has the answer to one. `port` is that of the side that was asked: where the
+    packet goes to, and where an answer comes from.
     """
 
     source: str
@@ -141,7 +142,7 @@ def _fits(rule: Rule, packet: Packet, bridges: frozenset[str]) -> bool:
     if rule.family and rule.family != ip_address(packet.destination or packet.source).version:
         return False
     leaves = rule.hook in {Hook.SEALED, Hook.LEAVING, Hook.POSTROUTING}
-    return _is_peer(rule, packet.outgoing if leaves else packet.incoming, bridges) and _is_frame(rule.frame, packet)
+    return _is_peer(rule, packet.outgoing if leaves else packet.incoming, bridges) and _is_frame(rule, packet)
 
 
 def _is_peer(rule: Rule, other: str, bridges: frozenset[str]) -> bool:
@@ -160,8 +161,8 @@ def _is_peer(rule: Rule, other: str, bridges: frozenset[str]) -> bool:
             return other in rule.interfaces
 
 
-def _is_frame(frame: Frame, packet: Packet) -> bool:
-    match frame:
+def _is_frame(rule: Rule, packet: Packet) -> bool:
+    match rule.frame:
         case Frame.ANY | Frame.NOT_ARP | Frame.OFFERED:  # a packet that asks for an address is not what we walk
             return True
         case Frame.ESTABLISHED:
@@ -174,6 +175,14 @@ def _is_frame(frame: Frame, packet: Packet) -> bool:
             return packet.is_translated
         case Frame.ICMP:
             return packet.protocol == "icmp"
+        case Frame.LINKED:
+            return not packet.is_established and _is_linked(rule, packet, packet.source, packet.destination)
+        case Frame.LINKED_ANSWER:
+            return packet.is_established and _is_linked(rule, packet, packet.destination, packet.source)
+
+
+def _is_linked(rule: Rule, packet: Packet, source: str, target: str) -> bool:
+    return LinkedPort(source, target, packet.protocol, packet.port) in rule.links
 
 
 def _is_in(address: str, prefix: str) -> bool:

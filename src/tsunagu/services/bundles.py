@@ -142,7 +142,7 @@ class Bundles:
         text = names.hosts_file(
             container,
             host_gateway=gateway,
-            links=links.hosts_entries(world, container) if container.links else (),
+            links=links.hosts_entries(self._engine.world, container) if container.links else (),
             host_text=_read(f"{self._host_etc}/hosts"),
         )
         self._write_file(container.id, "hosts", text)

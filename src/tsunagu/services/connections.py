@@ -89,6 +89,7 @@ class Connections:
                     self._engine.commit(EndpointsChanged(container.id, rest))
                     self._lifecycle.ports.settle(container.id)
                     undo.pop_all()
+                await self._lifecycle.links.follow(container.id)
                 await self._resolver.settle()
                 after = future.containers[container.id]
                 await self._kernel.set_default_routes(path, gateways.default_routes(future, after))
@@ -155,6 +156,7 @@ class Connections:
             self._engine.commit(EndpointsChanged(container.id, endpoints))
             self._lifecycle.ports.settle(container.id)
             undo.pop_all()
+        await self._lifecycle.links.follow(container.id)
 
 
 def _is_on(world: World, endpoint: Endpoint, network: Network) -> bool:

@@ -27,7 +27,6 @@ from .engine import Engine
 from .filters import check_filters, matches_labels, parse_until
 from .images import Images
 from .lifecycle import Lifecycle
-from .links import Links
 from .petnames import unused_name
 from .restarts import Restarts
 from .signals import parse_signal, stop_signal
@@ -42,14 +41,12 @@ class Containers:
         images: Images,
         lifecycle: Lifecycle,
         bundles: Bundles,
-        links: Links,
         policies: Restarts,
     ) -> None:
         self._engine = engine
         self._images = images
         self._lifecycle = lifecycle
         self._bundles = bundles
-        self._links = links
         self._policies = policies
         self._names_in_use: set[str] = set()  # names of creates that are under way
         self._exit_waiters: dict[str, list[asyncio.Future[tuple[int, str]]]] = defaultdict(list)
@@ -242,7 +239,7 @@ class Containers:
     async def remove(self, word: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove a container; a running one only with `force`, which kills it. With `link` only the link so called."""
         if link:
-            return await self._links.remove(word)
+            return await self._lifecycle.links.remove(word)
         container = await self._settled(word)
         if container.is_paused and not force:
             raise Conflict(

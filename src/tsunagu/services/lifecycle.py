@@ -29,6 +29,7 @@ from . import attachments
 from .bundles import Bundles
 from .engine import Engine
 from .leases import Leases
+from .links import Links
 from .ports import Ports
 from .resolver import Resolver
 from .sandboxes import Sandboxes, all_of
@@ -50,6 +51,7 @@ class Lifecycle:
         bundles: Bundles,
         resolver: Resolver,
         ports: Ports,
+        links: Links,
     ) -> None:
         self._engine = engine
         self._kernel = kernel
@@ -57,8 +59,9 @@ class Lifecycle:
         self._bundles = bundles
         self._resolver = resolver
         self.ports = ports
+        self.links = links
         self.leases = Leases(engine.world)
-        self.sandboxes = Sandboxes(engine, kernel, resolver, ports, self.leases)
+        self.sandboxes = Sandboxes(engine, kernel, resolver, ports, links, self.leases)
         engine.listeners.append(self._observe)
         self.on_exit: Callable[[Container, State], Awaitable[None]] | None = None
         self.on_signal: Callable[[Container, int], None] | None = None
@@ -97,6 +100,7 @@ class Lifecycle:
                         future = engine.world
                         if owner is None:
                             endpoints = await self._publish(container, endpoints, undo)
+                            await self.links.open(container.id, endpoints, undo)
                             future = apply(future, EndpointsChanged(container.id, endpoints))
                         process = await self._act(future, future.containers[container.id], owner, undo)
                         state = State(
@@ -116,6 +120,7 @@ class Lifecycle:
                     self.processes[container.id] = process
                     self._ended[container.id] = asyncio.Event()
                     self.ports.settle(container.id)
+                    self.links.settle(container.id)
         except BaseException as error:
             attachments.release_all(self.leases, container, endpoints)
             self._fail_early(container.id)

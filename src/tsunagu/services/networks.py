@@ -152,6 +152,10 @@ class Networks:
         """Make kernel and world agree at engine start: predefined networks, bridges, the nft table."""
         if not any(n.is_builtin for n in self._engine.world.networks.values()):
             await self._create_predefined()
+        bridge = next((n for n in self._engine.world.networks.values() if n.is_default_bridge), None)
+        if bridge is not None and bridge.allows_icc != self._engine.instance.allows_icc:
+            options = {**bridge.options, ICC: str(self._engine.instance.allows_icc).lower()}
+            self._engine.commit(NetworkCreated(replace(bridge, options=options)))  # takes the place of the old one
         for network in self._engine.world.networks.values():
             if network.driver == "bridge":
                 await self._kernel.ensure_bridge(bridge_plan(network))
@@ -242,7 +246,7 @@ class Networks:
             subnet = ipam.choose_subnet(instance.pools, POOL_PREFIX, prefixes)
         options = {
             "com.docker.network.bridge.default_bridge": "true",
-            ICC: "true",
+            ICC: str(instance.allows_icc).lower(),
             MASQUERADE: "true",
             HOST_BINDING: instance.bind_address,
             BRIDGE_NAME: instance.default_bridge,

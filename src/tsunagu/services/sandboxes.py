@@ -27,6 +27,7 @@ from tsunagu.rules.sandboxes import has_live_sandbox, joins, owner_of, sharers, 
 from . import attachments
 from .engine import Engine
 from .leases import Leases
+from .links import Links
 from .ports import Ports
 from .resolver import Resolver
 
@@ -37,11 +38,14 @@ INNER_UDP, INNER_TCP = 8, 4  # sockets for questions to --dns servers that may b
 class Sandboxes:
     """The sandboxes of one instance; `leases` are the addresses in them."""
 
-    def __init__(self, engine: Engine, kernel: NetworkKernel, resolver: Resolver, ports: Ports, leases: Leases) -> None:
+    def __init__(
+        self, engine: Engine, kernel: NetworkKernel, resolver: Resolver, ports: Ports, links: Links, leases: Leases
+    ) -> None:
         self._engine = engine
         self._kernel = kernel
         self._resolver = resolver
         self._ports = ports
+        self._links = links
         self._leases = leases
         self._entering: Counter[str] = Counter()  # by owner: processes that are starting in its sandbox
 
@@ -160,6 +164,7 @@ class Sandboxes:
             # The links are silent at once; `kernel.settle` waits until they are gone, when somebody must know.
             works.append(("sandbox", self._kernel.tear_down_sandbox(path, host_names, waits=False)))
             works.append(("published ports", self._ports.close(owner.id)))
+            works.append(("rules of links", self._links.follow(owner.id)))
         return works
 
     async def leave(self, owner_id: str) -> None:

@@ -245,7 +245,9 @@ def _key(rule: Rule, stage: _Stage) -> str:
 
 
 def _lines(rule: Rule, stage: _Stage) -> list[str]:
-    if rule.frame in _BY_FAMILY:
+    if rule.frame in (Frame.LINKED, Frame.LINKED_ANSWER):
+        frames = _linked(rule)
+    elif rule.frame in _BY_FAMILY:
         frames = [text for family, text in _BY_FAMILY[rule.frame].items() if rule.family in (0, family)]
     else:
         # a prefix says the family already
@@ -260,6 +262,24 @@ def _verdict(rule: Rule) -> str:
     if rule.verdict is not Verdict.SOURCE:
         return str(rule.verdict.value)
     return f"snat {'ip6' if ':' in rule.source else 'ip'} to {_numeric(rule.source)}"
+
+
+def _linked(rule: Rule) -> list[str]:
+    """One line, or one for TCP and one for the rest. Frames on a bridge have no connections, so an answer is known by
+    its ports; a target must not call back from one of them, which for TCP begins with a lone SYN."""
+    side = "sport" if rule.frame is Frame.LINKED_ANSWER else "dport"
+    found: dict[str, list[str]] = {}
+    for link in rule.links:
+        if link.protocol not in ("tcp", "udp", "sctp"):
+            raise InvalidParameter(f"invalid protocol: {link.protocol!r}")
+        ends = [_numeric(link.source), _numeric(link.target)]
+        start = ""
+        if side == "sport":
+            ends.reverse()
+            start = "tcp flags & (syn | ack) != syn " if link.protocol == "tcp" else ""
+        expression = f"{start}ip saddr . ip daddr . meta l4proto . th {side}"
+        found.setdefault(expression, []).append(" . ".join([*ends, link.protocol, str(int(link.port))]))
+    return [f"{expression} {{ {', '.join(keys)} }}" for expression, keys in found.items()]
 
 
 def _peer(rule: Rule, stage: _Stage) -> str:

@@ -14,6 +14,7 @@ FLAGS: tuple[Flag, ...] = (
     ("run-dir", "", "string", "", 'Directory of sockets, mounts and pids (default "/run/tsunagu")'),
     ("host", "H", "string", "", 'Socket to listen on (default "unix:///run/tsunagu/tsunagu.sock")'),
     ("ip", "", "string", "", 'Where ports are published that name no address (default "0.0.0.0": everywhere)'),
+    ("icc", "", "bool", True, "Containers of the default bridge reach each other, also without --link"),
     ("log-level", "l", "string", "", 'Least level of what is logged: debug, info, warn, error (default "info")'),
     ("debug", "D", "bool", False, "Log everything"),
 )
@@ -26,6 +27,8 @@ def _daemon(context: Context, options: Options, _arguments: list[str]) -> int:
     for flag in ("root", "run-dir", "ip"):
         if options[flag]:
             words += [f"--{flag}", options[flag]]
+    if not options["icc"]:
+        words.append("--icc=false")
     host = options["host"] or ("" if context.is_default_host else context.host)
     if host:
         words += ["--host", host]
