@@ -6,6 +6,8 @@ import pytest
 
 from tsunagu.model.errors import InvalidParameter, NotSupported
 from tsunagu.model.network import (
+    ANNOUNCE_INTERVAL,
+    ANNOUNCEMENTS,
     GATEWAY_MODE,
     ICC,
     INHIBIT_IPV4,
@@ -31,6 +33,10 @@ from tsunagu.rules import options
         ({SNAT_SOURCE[6]: "1.2.3.4"}, f"failed to parse {SNAT_SOURCE[6]} value: 1.2.3.4 (not an IPv6 address)"),
         ({TRUSTED_INTERFACES: 'a:b"c'}, f'failed to parse {TRUSTED_INTERFACES} value: b"c (invalid interface name)'),
         ({GATEWAY_MODE[4]: "isolated"}, "gateway mode 'isolated' can only be used for an internal network"),
+        ({ANNOUNCEMENTS: "x"}, f'value for option {ANNOUNCEMENTS} "x" must be an integer'),
+        ({ANNOUNCEMENTS: "4"}, f"{ANNOUNCEMENTS} must be in the range 0 to 3"),
+        ({ANNOUNCE_INTERVAL: "1s"}, f'value for option {ANNOUNCE_INTERVAL} "1s" must be integer milliseconds'),
+        ({ANNOUNCE_INTERVAL: "99"}, f"{ANNOUNCE_INTERVAL} must be in the range 100 to 2000"),
         ({MTU: "67"}, f"invalid value for {MTU}: '67' (68 to 65535)"),
     ],
 )

@@ -98,8 +98,8 @@ def test_commands_as_text_or_list() -> None:
         ({"Image": "x", "NetworkDisabled": True}, "NetworkDisabled"),
         ({"Image": "x", "Shell": ["sh"]}, "Shell"),
         ({"Image": "x",
-        "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"LinkLocalIPs": ["1.1.1.1"]}}}}},
-         "NetworkingConfig.EndpointsConfig.n.IPAMConfig.LinkLocalIPs"),
+        "NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"Future": ["1.1.1.1"]}}}}},
+         "NetworkingConfig.EndpointsConfig.n.IPAMConfig.Future"),
     ],
 )  # fmt: skip
 def test_unsupported_fields_are_refused_by_name(body: dict[str, Any], name: str) -> None:

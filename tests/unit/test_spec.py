@@ -109,7 +109,9 @@ def test_the_network_mode_is_the_first_attachment_unless_listed() -> None:
             EndpointConfig(network="sn1", links=("ghost:x",)),
             "could not get container for ghost: No such container: ghost",
         ),
-        (EndpointConfig(network="sn1", driver_opts={"a": "b"}), "endpoint option a is not supported yet"),
+        (EndpointConfig(network="sn1", driver_opts={"a": "b"}), "endpoint option a is not supported"),
+        (EndpointConfig(network="sn1", link_local=("10.0.0.1",)), "invalid link-local IP address: 10.0.0.1"),
+        (EndpointConfig(network="sn1", link_local=("fe80::5",)), "invalid link-local IP address: fe80::5"),
     ],
 )
 def test_attachments_that_can_never_work_are_refused(endpoint: EndpointConfig, sentence: str) -> None:

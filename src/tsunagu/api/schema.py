@@ -149,6 +149,7 @@ def network_create(body: Object) -> NetworkCreate:
 class _EndpointIpam(msgspec.Struct, frozen=True, rename="pascal"):
     ipv4_address: str = msgspec.field(name="IPv4Address", default="")
     ipv6_address: str = msgspec.field(name="IPv6Address", default="")
+    link_local_ips: tuple[str, ...] = msgspec.field(name="LinkLocalIPs", default=())
 
 
 class _Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -187,6 +188,7 @@ def endpoint_config(network: str, body: Object | None, where: str) -> EndpointCo
         links=endpoint.links,
         ipv4=ipam.ipv4_address,
         ipv6=ipam.ipv6_address,
+        link_local=ipam.link_local_ips,
         mac=endpoint.mac_address,
         driver_opts=endpoint.driver_opts,
         gw_priority=endpoint.gw_priority,

@@ -70,12 +70,15 @@ def _member(container: Container, endpoint: Endpoint) -> Json:
 def endpoint_json(container: Container, endpoint: Endpoint) -> Json:
     """Render one value of NetworkSettings.Networks. Absent lists are null or [] by what the client had sent."""
     config = endpoint.config
-    ipam: Json | None = {} if config.has_ipam_config or config.ipv4 or config.ipv6 else None
+    has_ipam = config.has_ipam_config or config.ipv4 or config.ipv6 or config.link_local
+    ipam: Json | None = {} if has_ipam else None
     if ipam is not None:
         if config.ipv4:
             ipam["IPv4Address"] = config.ipv4
         if config.ipv6:
             ipam["IPv6Address"] = config.ipv6
+        if config.link_local:
+            ipam["LinkLocalIPs"] = config.link_local
     return {
         "IPAMConfig": ipam,
         "Links": config.links or None,

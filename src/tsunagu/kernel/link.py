@@ -177,17 +177,26 @@ def _hairpin(name: str) -> Message:
 
 
 def configure_inner(nl: Socket, plans: Sequence[InterfacePlan], *, with_loopback: bool) -> None:
-    """Address the inner ends and set them up; the thread and `nl` must be inside the sandbox."""
-    batch = [_up("lo")] if with_loopback else []
+    """Address the inner ends and set them up; the thread and `nl` must be inside the sandbox.
+
+    Raises KernelFailure in Docker's words for a sysctl that is not there or does not take its value.
+    """
+    addressing, rising = [], [_up("lo")] if with_loopback else []
     for plan in plans:
         sysctl.write_ipv6(plan.name, has_ipv6=plan.has_ipv6)
-        sysctl.write(f"net/ipv4/conf/{plan.name}/arp_notify", "1")
-        if plan.has_ipv6:
+        if plan.announcements:
+            sysctl.write(f"net/ipv4/conf/{plan.name}/arp_notify", "1")
+        if plan.announcements and plan.has_ipv6:
             sysctl.write(f"net/ipv6/conf/{plan.name}/ndisc_notify", "1")
         index = socket.if_nametoindex(plan.name)
-        batch += [_new_address(index, cidr, plan.name) for cidr in plan.addresses]
-        batch.append(_up(plan.name))
-    nl.send(batch)
+        addressing += [_new_address(index, cidr, plan.name) for cidr in plan.addresses]
+        rising.append(_up(plan.name))
+    if any(plan.sysctls for plan in plans):
+        nl.send(addressing)
+        addressing = []
+        for path, value in (one for plan in plans for one in plan.sysctls):
+            sysctl.set_checked(path, value)
+    nl.send(addressing + rising)
 
 
 def announce(nl: Socket, plans: Iterable[InterfacePlan]) -> bool:
@@ -198,7 +207,7 @@ def announce(nl: Socket, plans: Iterable[InterfacePlan]) -> bool:
     the link, which makes the kernel finish the carrier work, so that the interface really sends.
     Returns False when an interface is not yet running.
     """
-    plans = list(plans)
+    plans = [plan for plan in plans if plan.announcements]
     if not all(is_running(nl, plan.name) for plan in plans):
         return False
     nl.send(

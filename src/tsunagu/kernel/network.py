@@ -296,6 +296,7 @@ class NetworkKernel:
                 is_announced = link.announce(inner, plan.interfaces)
             if not is_announced:
                 self._announce_later(plan.path, plan.interfaces)
+            self._repeat(plan.path, plan.interfaces)
             return made
         except BaseException:
             self._abandon(plan.path, names)
@@ -312,6 +313,7 @@ class NetworkKernel:
                 is_announced = link.announce(inner, [plan])
             if not is_announced:
                 self._announce_later(path, [plan])
+            self._repeat(path, [plan])
         finally:
             os.close(namespace)
 
@@ -321,9 +323,17 @@ class NetworkKernel:
             again = partial(self._netns.submit, self._announce, path, plans, attempts - 1)
             self._loop.call_soon_threadsafe(self._call_later, again)
 
-    def _call_later(self, job: Callable[[], object]) -> None:
+    def _repeat(self, path: str, plans: Sequence[InterfacePlan]) -> None:
+        """Announce each interface as often as its plan says, the first time not counted."""
+        for plan in plans:
+            for count in range(1, plan.announcements if self._loop is not None else 0):
+                again = partial(self._netns.submit, self._announce, path, [plan], 0)
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(self._call_later, again, count * plan.announce_interval)
+
+    def _call_later(self, job: Callable[[], object], pause: float = _PAUSE) -> None:
         if self._loop is not None:
-            self._loop.call_later(_PAUSE, lambda: self._loop is not None and job())
+            self._loop.call_later(pause, lambda: self._loop is not None and job())
 
     def _announce(self, path: str, plans: Sequence[InterfacePlan], attempts: int) -> None:
         with suppress(OSError):  # the sandbox may be gone by now, or its interface

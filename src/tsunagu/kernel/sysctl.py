@@ -40,6 +40,16 @@ def ensure(path: str, value: str) -> bool:
     return True
 
 
+def set_checked(path: str, value: str) -> None:
+    """Give a sysctl a value that a user chose. Raises KernelFailure in Docker's words when it cannot have it."""
+    if not os.path.isfile(f"/proc/sys/{path}"):
+        raise KernelFailure(f"/proc/sys/{path} is not a sysctl file")
+    try:
+        ensure(path, value)
+    except OSError as error:
+        raise KernelFailure(f"unable to write to '/proc/sys/{path}': {error.strerror}") from error
+
+
 def write_ipv6(name: str, *, has_ipv6: bool) -> None:
     """Refuse router advertisements on `name`; shut IPv6 off there unless `has_ipv6`.
 

@@ -23,6 +23,8 @@ GATEWAY_MODE = {
 INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
 TRUSTED_INTERFACES = "com.docker.network.bridge.trusted_host_interfaces"
 SNAT_SOURCE = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
+ANNOUNCEMENTS = "com.docker.network.advertise_addr_nmsgs"
+ANNOUNCE_INTERVAL = "com.docker.network.advertise_addr_ms"
 DNS_TTL = "tsunagu.dns.ttl"
 
 DEFAULT_TTL = 5
@@ -137,6 +139,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     ipv4: str = ""
     ipv6: str = ""
+    link_local: tuple[str, ...] = ()  # more addresses of the interface, of either family
     mac: str = ""
     driver_opts: dict[str, str] = {}
     gw_priority: int = 0
@@ -240,6 +243,10 @@ class InterfacePlan(msgspec.Struct, frozen=True, kw_only=True):
     # the bridge may send a frame back where it came from: with bridge netfilter on, a container's way to its own
     # published port (the kernel's bridged DNAT)
     has_hairpin: bool = False
+    # paths below /proc/sys with their values, of this interface, written once it is addressed and before it is up
+    sysctls: tuple[tuple[str, str], ...] = ()
+    announcements: int = 1  # how often neighbours are told its addresses
+    announce_interval: float = 1.0  # seconds between two of them
 
 
 class RoutePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from ipaddress import ip_address
 
 from tsunagu.model.errors import EngineError, InvalidParameter, NotSupported
 from tsunagu.model.network import (
+    ANNOUNCE_INTERVAL,
+    ANNOUNCEMENTS,
     BRIDGE_NAME,
     DNS_TTL,
     GATEWAY_MODE,
@@ -37,6 +39,8 @@ SUPPORTED = frozenset(
         *_FLAGS,
         *GATEWAY_MODE.values(),
         *SNAT_SOURCE.values(),
+        ANNOUNCE_INTERVAL,
+        ANNOUNCEMENTS,
         BRIDGE_NAME,
         DNS_TTL,
         HOST_BINDING,
@@ -60,6 +64,15 @@ def check(options: Mapping[str, str], *, is_internal: bool) -> int:
             ports.check_default_address(value)
         if key == DNS_TTL and not (_is_number(value) and int(value) <= 86400):
             raise InvalidParameter(f"invalid value for {key}: {value!r} (seconds, 0 to 86400)")
+    for key, unit, low, high in (
+        (ANNOUNCEMENTS, "an integer", 0, 3),  # RFC 5227, 1.1 and RFC 4861, 10: three at most
+        (ANNOUNCE_INTERVAL, "integer milliseconds", 100, 2000),
+    ):
+        text = options.get(key)
+        if text is not None and not _is_number(text):
+            raise InvalidParameter(f'value for option {key} "{text}" must be {unit}')
+        if text is not None and not low <= int(text) <= high:
+            raise InvalidParameter(f"{key} must be in the range {low} to {high}")
     for family in (4, 6):
         _check_mode(options, family, is_internal=is_internal)
         _check_source(options, family)

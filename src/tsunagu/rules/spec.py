@@ -18,7 +18,7 @@ from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network
 from tsunagu.model.world import World
 
-from . import ipam
+from . import endpoint_options, ipam
 from .sandboxes import target_word
 
 
@@ -109,6 +109,7 @@ def plan_endpoints(
             for e in wanted
         ]
     wanted = [check_endpoint(world, endpoint) for endpoint in wanted]
+    endpoint_options.check_names(wanted)
     return tuple(wanted)
 
 
@@ -120,12 +121,15 @@ def check_endpoint(world: World, endpoint: EndpointConfig) -> EndpointConfig:
         mac=ipam.check_mac(endpoint.mac) if endpoint.mac else "",
         ipv4=_canonical(endpoint.ipv4),
         ipv6=_canonical(endpoint.ipv6),
+        link_local=tuple(_canonical(text) for text in endpoint.link_local),
     )
+    problems = endpoint_options.problems(endpoint)
     try:
         network = world.network(endpoint.network)
     except NotFound:
+        if problems:
+            raise _endpoint_error(endpoint.network, problems) from None
         return endpoint
-    problems = []
     if not network.has_names and (endpoint.aliases or endpoint.links):
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if network.driver == "host":
@@ -136,8 +140,6 @@ def check_endpoint(world: World, endpoint: EndpointConfig) -> EndpointConfig:
         raise InvalidParameter(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )
-    if endpoint.driver_opts:
-        raise NotSupported(f"endpoint option {next(iter(endpoint.driver_opts))} is not supported yet")
     for link in endpoint.links:
         target = link.partition(":")[0]
         try:
@@ -157,7 +159,13 @@ def _canonical(text: str) -> str:
 
 
 def _static_problems(network: Network, endpoint: EndpointConfig) -> list[str]:
-    problems = []
+    problems = [
+        f"invalid link-local IP address: {text}"
+        for text in endpoint.link_local
+        if (address := ipam.parse_address(text)) is None
+        or not address.is_link_local
+        or (address.version == 6 and not network.enable_ipv6)
+    ]
     for text, family, flag in ((endpoint.ipv4, 4, "IPv4"), (endpoint.ipv6, 6, "IPv6")):
         if not text:
             continue

@@ -12,9 +12,17 @@ from collections.abc import Callable
 from tsunagu.model.container import Container
 from tsunagu.model.errors import EngineError
 from tsunagu.model.instance import Instance
-from tsunagu.model.network import IFACE_PREFIX, Endpoint, EndpointConfig, InterfacePlan, Network
+from tsunagu.model.network import (
+    ANNOUNCE_INTERVAL,
+    ANNOUNCEMENTS,
+    IFACE_PREFIX,
+    Endpoint,
+    EndpointConfig,
+    InterfacePlan,
+    Network,
+)
 from tsunagu.model.world import World
-from tsunagu.rules import ipam
+from tsunagu.rules import endpoint_options, ipam
 
 from .leases import Leases
 
@@ -25,9 +33,11 @@ def join_all(
     """Choose addresses for every endpoint of a container, in declared order; on failure no lease is left behind."""
     joined: list[Endpoint] = []
     try:
-        for index, endpoint in enumerate(container.endpoints):
-            network = network_of(world, endpoint)
-            joined.append(join(world, instance, leases, container, network, endpoint.config, index, new_id()))
+        networks = [network_of(world, endpoint) for endpoint in container.endpoints]
+        wanted = [(e.config, e.ifname, prefix(n)) for e, n in zip(container.endpoints, networks, strict=True)]
+        names = endpoint_options.interface_names(wanted)
+        for endpoint, network, ifname in zip(container.endpoints, networks, names, strict=True):
+            joined.append(join(world, instance, leases, container, network, endpoint.config, ifname, new_id()))
     except EngineError:
         release_all(leases, container, tuple(joined))
         raise
@@ -41,10 +51,10 @@ def join(
     container: Container,
     network: Network,
     config: EndpointConfig,
-    index: int,
+    ifname: str,
     endpoint_id: str,
 ) -> Endpoint:
-    """Choose what one endpoint gets; `index` is the number of its interface (0 is eth0)."""
+    """Choose what one endpoint gets; `ifname` is its interface in the sandbox."""
     addresses = {4: "", 6: ""}
     prefixes = {4: 0, 6: 0}
     gateways = {4: "", 6: ""}
@@ -77,7 +87,7 @@ def join(
         gateway4=gateways[4],
         gateway6=gateways[6],
         mac=config.mac or ipam.generate_mac(secrets.token_bytes(6)),
-        ifname=f"{network.options.get(IFACE_PREFIX) or 'eth'}{index}",
+        ifname=ifname,
         host_ifname=instance.veth_name(endpoint_id),
     )
 
@@ -89,8 +99,19 @@ def release_all(leases: Leases, container: Container, endpoints: tuple[Endpoint,
 
 
 def left(endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint as it is while its container is stopped: what was asked for, and the network it means."""
-    return Endpoint(config=endpoint.config, network_id=endpoint.network_id, network_name=endpoint.network_name)
+    """Return the endpoint as it is while its container is stopped: what was asked for, the network it means, and the
+    name of its interface, which it gets again."""
+    return Endpoint(
+        config=endpoint.config,
+        network_id=endpoint.network_id,
+        network_name=endpoint.network_name,
+        ifname=endpoint.ifname,
+    )
+
+
+def prefix(network: Network) -> str:
+    """Return what the names of interfaces on a network begin with."""
+    return network.options.get(IFACE_PREFIX) or "eth"
 
 
 def interface_plan(world: World, endpoint: Endpoint, *, has_hairpin: bool) -> InterfacePlan:
@@ -99,6 +120,8 @@ def interface_plan(world: World, endpoint: Endpoint, *, has_hairpin: bool) -> In
     addresses = [f"{endpoint.ipv4}/{endpoint.ipv4_prefix}"] if endpoint.ipv4 else []
     if endpoint.ipv6:
         addresses.append(f"{endpoint.ipv6}/{endpoint.ipv6_prefix}")
+    # Docker's prefix lengths for link-local addresses
+    addresses += [f"{address}/{64 if ':' in address else 16}" for address in endpoint.config.link_local]
     return InterfacePlan(
         host_name=endpoint.host_ifname,
         name=endpoint.ifname,
@@ -108,6 +131,9 @@ def interface_plan(world: World, endpoint: Endpoint, *, has_hairpin: bool) -> In
         addresses=tuple(addresses),
         has_ipv6=bool(endpoint.ipv6),
         has_hairpin=has_hairpin,
+        sysctls=endpoint_options.sysctls(endpoint.config, endpoint.ifname),
+        announcements=int(network.options.get(ANNOUNCEMENTS, 1)),
+        announce_interval=int(network.options.get(ANNOUNCE_INTERVAL, 1000)) / 1000,
     )
 
 

@@ -11,7 +11,7 @@ from tsunagu.model.container import Container
 from tsunagu.model.errors import EngineError, Forbidden, InvalidParameter, NotFound, NotSupported
 from tsunagu.model.network import Endpoint, EndpointConfig, Network
 from tsunagu.model.world import EndpointsChanged, World, apply
-from tsunagu.rules import gateways, modes, names, spec
+from tsunagu.rules import endpoint_options, gateways, modes, names, spec
 from tsunagu.rules.sandboxes import has_live_sandbox, joins, owner_of
 
 from . import attachments
@@ -120,18 +120,20 @@ class Connections:
         if is_there or any(_is_on(world, e, network) for e in container.endpoints):
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         try:
-            return spec.check_endpoint(world, config)
+            checked = spec.check_endpoint(world, config)
         except InvalidParameter as error:
             prefix = f"invalid config for network {network.name}: "
             raise InvalidParameter(error.message.removeprefix(prefix), hint=error.hint) from error
+        endpoint_options.check_names([*(e.config for e in container.endpoints), checked])
+        return checked
 
     async def _join(self, world: World, network: Network, container: Container, config: EndpointConfig) -> None:
-        used = {e.ifname for e in container.endpoints}
-        index = next(i for i in range(len(used) + 1) if not any(name.endswith(str(i)) for name in used))
+        present = {e.ifname: e.network_name for e in container.endpoints}
+        ifname = endpoint_options.next_name(config, attachments.prefix(network), present)
         leases, instance = self._lifecycle.leases, self._engine.instance
         try:
             endpoint = attachments.join(
-                world, instance, leases, container, network, config, index, self._engine.new_id()
+                world, instance, leases, container, network, config, ifname, self._engine.new_id()
             )
         except EngineError as error:
             raise type(error)(error.message, hint=error.hint) from error
