@@ -31,6 +31,8 @@ from tsunagu.services.bundles import Bundles
 from tsunagu.services.commits import Commits
 from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
+from tsunagu.services.dns import Dns
+from tsunagu.services.dns_log import DnsLog
 from tsunagu.services.engine import Engine
 from tsunagu.services.execs import Execs
 from tsunagu.services.firewall import Firewall
@@ -176,6 +178,7 @@ async def _serve(instance: Instance) -> None:
         system=system,
         why=Why(engine, kernel, lifecycle, firewall),
         maps=Maps(engine, kernel),
+        dns=Dns(engine, kernel, lifecycle, DnsLog(resolver)),
     )
     server = Server(app)
     await server.serve(instance.socket)

@@ -39,6 +39,17 @@ KINDS = {
     control.Commit: st.builds(control.Commit, NUMBER),
     control.Done: st.builds(control.Done, NUMBER, st.lists(st.tuples(TEXT, NUMBER), max_size=3)),
     control.Quit: st.just(control.Quit()),
+    control.Follow: st.builds(control.Follow, st.booleans(), TEXTS),
+    control.Seen: st.builds(
+        control.Seen,
+        NUMBER,
+        st.lists(
+            st.tuples(TEXT, NUMBER, TEXT, NUMBER, st.booleans(), TEXT, NUMBER, NUMBER, TEXTS, TEXT, TEXT, NUMBER).map(
+                lambda values: control.Asked(*values)
+            ),
+            max_size=3,
+        ),
+    ),
 }
 ANY: st.SearchStrategy[Any] = st.one_of(*KINDS.values())
 

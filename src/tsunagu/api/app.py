@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tsunagu.services.commits import Commits
     from tsunagu.services.connections import Connections
     from tsunagu.services.containers import Containers
+    from tsunagu.services.dns import Dns
     from tsunagu.services.engine import Engine
     from tsunagu.services.execs import Execs
     from tsunagu.services.images import Images
@@ -44,6 +45,7 @@ class App:
         system: System,
         why: Why,
         maps: Maps,
+        dns: Dns,
     ) -> None:
         self.engine = engine
         self.containers = containers
@@ -59,3 +61,4 @@ class App:
         self.system = system
         self.why = why
         self.maps = maps
+        self.dns = dns

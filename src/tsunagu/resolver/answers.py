@@ -61,6 +61,12 @@ def local(query: dns.Query, tables: Sequence[Table], subnets: Subnets) -> Answer
     return None
 
 
+def holder(query: dns.Query, tables: Sequence[Table]) -> int:
+    """Return which of the tables `local` took its answer from, -1 when it is in none of them."""
+    keys = [query.key, *(dns.question(query.name, qtype) for qtype in (dns.A, dns.AAAA, dns.PTR))]
+    return next((i for key in keys for i, table in enumerate(tables) if key in table), -1)
+
+
 def render(query: dns.Query, found: Answer, limit: int) -> bytes:
     """Return the reply that says `found`, of at most `limit` bytes."""
     records = found.records

@@ -18,6 +18,7 @@ from .loop import READ, WRITE, Loop
 from .server import Server
 
 _MAX_SOCKETS = 64  # beside one message
+_MOST_WAITING = 32  # messages of what was seen that wait for the engine
 
 
 class Control:
@@ -30,6 +31,7 @@ class Control:
         self._owner = owner
         self._engine: socket.socket | None = None
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        server.journal.tell = self._tell
         listener.setblocking(False)
         loop.watch(listener.fileno(), self._accept)
 
@@ -54,6 +56,7 @@ class Control:
 
     def _disconnect(self) -> None:
         self._server.abandon()
+        self._server.follow(control.Follow(False, []))
         self._outgoing.clear()
         if self._engine is not None:
             self._loop.forget(self._engine.fileno())
@@ -101,6 +104,13 @@ class Control:
     def _send(self, message: Message, descriptors: list[int] | None = None) -> None:
         self._outgoing.append((control.encode(message), descriptors or []))
         self._flush()
+
+    def _tell(self, message: control.Seen) -> bool:
+        """Send what was seen; False when the engine is behind, so that nothing piles up here."""
+        if self._engine is None or len(self._outgoing) >= _MOST_WAITING:
+            return False
+        self._send(message)
+        return True
 
     def _flush(self) -> None:
         engine = self._engine

@@ -30,7 +30,7 @@ class Request:
     """One query of one client that was not ours to answer. `deliver` takes the reply, once: every request is
     finished."""
 
-    __slots__ = ("_deliver", "data", "is_tcp", "limit", "query")
+    __slots__ = ("_deliver", "data", "is_tcp", "limit", "origin", "query")
 
     def __init__(
         self, query: dns.Query, data: bytes, limit: int, deliver: Callable[[bytes], None], *, is_tcp: bool
@@ -40,6 +40,7 @@ class Request:
         self.limit = limit
         self._deliver = deliver
         self.is_tcp = is_tcp
+        self.origin = ("", "")  # of the answer, and its detail: the words of control.Asked
 
     def finish(self, reply: bytes) -> None:
         """Deliver a reply that was made for this very query."""
@@ -72,10 +73,12 @@ class Forwarder:
         key = (id(pool), request.is_tcp, request.data[2:12], query.key, rest)
         if (kept := pool.kept.get(key)) is not None:
             self.counters["from_cache"] += 1
+            request.origin = ("cache", "")
             request.relay(kept)
             return
         if waiting >= MAX_WAITING or len(self.flights) >= _MAX_FLIGHTS:
             self.counters["refused"] += 1
+            request.origin = ("refused", "")
             request.finish(dns.reply(query, dns.REFUSED, (), request.limit))
             return
         flight = self.flights.get(key)
@@ -84,6 +87,7 @@ class Forwarder:
             self.counters["forwarded"] += 1
             if flight.is_hopeless and query.is_single_label:
                 # Every server is silent: the flight goes on as a probe, the client need not wait for it.
+                request.origin = ("unanswered", "")
                 request.finish(answers.refusal(query, request.limit))
                 flight.start()
                 return
@@ -121,6 +125,7 @@ class Flight:
         self._timers: list[Timer] = []
         self._next: Timer | None = None
         self._refused: bytes | None = None  # the last reply that made us try another server
+        self._refuser = ""
         self._is_over = False
 
     def start(self) -> None:
@@ -157,7 +162,7 @@ class Flight:
             self.failed(attempt)
             return
         if scan.rcode in _REDIRECTED:
-            self._refused = data
+            self._refused, self._refuser = data, attempt.server.address
             self._leave(attempt)
             return
         # Whoever was asked before and has said nothing is slower than one that was asked later.
@@ -168,6 +173,7 @@ class Flight:
         requests = self.requests
         self.end()
         for request in requests:
+            request.origin = ("server", attempt.server.address)
             request.relay(data)
 
     def failed(self, attempt: Attempt) -> None:
@@ -191,6 +197,7 @@ class Flight:
         requests, refused = self.requests, self._refused
         self.end()
         for request in requests:
+            request.origin = ("server", self._refuser) if refused is not None else ("unanswered", "")
             if refused is not None:
                 request.relay(refused)
             elif self.query.is_single_label:

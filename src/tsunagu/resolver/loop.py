@@ -50,6 +50,10 @@ class Loop:
         """Wait for something else on a watched descriptor."""
         self._poll.modify(fd, mask)
 
+    def redirect(self, fd: int, handler: Handler) -> None:
+        """Let another handler serve a watched descriptor."""
+        self._handlers[fd] = handler
+
     def forget(self, fd: int) -> None:
         """Stop watching; to be called before the descriptor is closed, since a duplicate elsewhere keeps it in
         epoll."""

@@ -17,6 +17,7 @@ from . import answers
 from .answers import Subnets
 from .batch import COUNT, SIZE, Batch
 from .forward import Request
+from .journal import Followed, Journal
 from .loop import Loop
 from .tables import Table
 from .tcp import Connections
@@ -34,11 +35,12 @@ class Sight:
     """What sandboxes on the same networks, with the same links, see: the tables in lookup order, and replies ready
     to be sent, by the lower-cased bytes of a query without its id. Whoever changes a table must clear `ready`."""
 
-    __slots__ = ("__weakref__", "networks", "ready", "tables")
+    __slots__ = ("__weakref__", "networks", "origins", "ready", "tables")
 
-    def __init__(self, networks: frozenset[str], tables: Sequence[Table]) -> None:
+    def __init__(self, networks: frozenset[str], tables: Sequence[Table], origins: Sequence[str] = ()) -> None:
         self.networks = networks
         self.tables = tables
+        self.origins = origins  # the network of each table, "" for links
         self.ready: dict[bytes, answers.Ready] = {}
 
 
@@ -59,9 +61,9 @@ class Sandbox:
         self.waiting = 0  # queries that are being forwarded
         self.queries = 0
         self.dropped = 0
-        self._forward = forward
+        self._forward = self._forward_as_usual = forward
         self._loop = loop
-        self._batch = batch
+        self.batch = batch
         self._descriptor = self.udp.fileno()
         self._connections = Connections(loop, self.tcp, self.resolve)
         loop.watch(self.udp.fileno(), self.on_udp)
@@ -69,7 +71,7 @@ class Sandbox:
 
     def on_udp(self, _mask: int) -> None:
         """Answer the datagrams that are waiting, at most batch.COUNT of them."""
-        batch, descriptor = self._batch, self._descriptor
+        batch, descriptor = self.batch, self._descriptor
         count = batch.receive(descriptor)
         buffer, view, sizes, lengths, known = batch.buffer, batch.view, batch.sizes, batch.lengths, self.sight.ready
         first = 0  # of the replies that have not been sent yet
@@ -90,7 +92,7 @@ class Sandbox:
                 buffer[start + end : start + end + len(tail)] = tail
                 lengths[length_at] = end + len(tail)
                 continue
-            reply = self.resolve(batch.data(i), 0, partial(self._send, batch.peer(i)))
+            reply = self.resolve(batch.data(i), 0, partial(self.send, batch.peer(i)))
             if reply is not None:
                 batch.put(i, reply)
                 continue
@@ -138,11 +140,21 @@ class Sandbox:
 
         return finish
 
-    def _send(self, peer: tuple[str, int], reply: bytes) -> None:
+    def send(self, peer: tuple[str, int], reply: bytes) -> None:
         try:
             self.udp.sendto(reply, peer)
         except OSError:
             self.dropped += 1
+
+    def follow(self, journal: Journal | None) -> None:
+        """Have every query written down by `journal`, or (None) by nobody.
+
+        Other handlers take the place of the usual ones while somebody follows: the usual ones know nothing of this.
+        """
+        followed = Followed(self, journal, self._forward_as_usual) if journal is not None else None
+        self._forward = self._forward_as_usual if followed is None else followed.forward
+        self._loop.redirect(self.udp.fileno(), self.on_udp if followed is None else followed.on_udp)
+        self._connections.resolve = self.resolve if followed is None else followed.resolve
 
     def close(self) -> None:
         """Stop serving and close our copies of the sockets; the engine may hold others."""

@@ -16,6 +16,7 @@ from . import answers, tables
 from .answers import Subnets
 from .batch import Batch
 from .forward import Forwarder, Request
+from .journal import Journal
 from .loop import Loop
 from .sandbox import Sandbox, Sight
 from .tables import NetworkTable
@@ -43,6 +44,8 @@ class Server:
         self._sights: WeakValueDictionary[Key, Sight] = WeakValueDictionary()
         self._forwarder = Forwarder(loop)
         self._queries = self._dropped = 0  # of sandboxes that are gone
+        self.journal = Journal(loop)
+        self._follow = control.Follow(False, [])
 
     def add(self, message: control.Message, sockets: list[socket.socket]) -> None:
         """Add a message to the batch."""
@@ -71,6 +74,15 @@ class Server:
         self._has_new_subnets = False
         self._stale.clear()
         self._touched.clear()
+
+    def follow(self, wanted: control.Follow) -> None:
+        """Write a journal of what these sandboxes ask, and no longer of any others."""
+        self._follow = wanted
+        for name, sandbox in self.sandboxes.items():
+            sandbox.follow(self.journal if self._is_followed(name) else None)
+
+    def _is_followed(self, name: str) -> bool:
+        return self._follow.is_everybody or name in self._follow.sandboxes
 
     def counters(self) -> list[tuple[str, int]]:
         """Return totals since the process started."""
@@ -112,9 +124,13 @@ class Server:
             case control.Sandbox(name) if len(sockets) >= 2:
                 self._drop(name)
                 self.sandboxes[name] = Sandbox(name, sockets, self.subnets, self.loop, self._buffers, self._forward)
+                if self._is_followed(name):
+                    self.sandboxes[name].follow(self.journal)
             case control.View(name) if name in self.sandboxes:
                 self.sandboxes[name].view = message
                 self._stale.add(name)
+            case control.Follow():
+                self.follow(message)
             case control.Servers(addresses):
                 self.host.set_servers(addresses)
             case control.DropSandbox(name):
@@ -155,7 +171,11 @@ class Server:
         sight = self._sights.get(key)
         if sight is None:
             private = tables.links(view.links, self.networks, self._network_names)
-            sight = Sight(frozenset(view.networks), (private, *tables.lookup_order(known)))
+            sight = Sight(
+                frozenset(view.networks),
+                (private, *tables.lookup_order(known)),
+                ("", *tables.lookup_networks(known)),
+            )
             self._sights[key] = sight
         sandbox.sight = sight
 
@@ -174,11 +194,13 @@ class Server:
             request.finish(answers.refusal(query, request.limit))
             return
         if query.is_single_label and not view.forwards_single and query.qtype in (dns.A, dns.AAAA):
+            request.origin = ("search", "")
             # The user chose ndots > 0: an empty answer sends libc on to its search list (Docker).
             request.finish(dns.reply(query, dns.NOERROR, (), request.limit))
             return
         pool = sandbox.pool if view.servers else self.host if view.has_external else None
         if pool is None or not pool.servers:
+            request.origin = ("internal" if pool is None else "no-server", "")
             request.finish(answers.refusal(query, request.limit))
             return
         self._forwarder.submit(pool, request, sandbox.waiting - 1)

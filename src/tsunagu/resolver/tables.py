@@ -139,6 +139,12 @@ def lookup_order(networks: Sequence[NetworkTable]) -> tuple[Table, ...]:
     return (*(t.plain for t in networks), *(t.qualified for t in by_labels))
 
 
+def lookup_networks(networks: Sequence[NetworkTable]) -> tuple[str, ...]:
+    """Return the network of each table that `lookup_order` gives."""
+    by_labels = sorted(networks, key=lambda table: table.labels)
+    return (*(t.network for t in networks), *(t.network for t in by_labels))
+
+
 def links(wanted: Sequence[tuple[str, str, str]], networks: dict[str, NetworkTable], names: dict[str, bytes]) -> Table:
     """Return the private table of a sandbox's links (network, alias, target); `names` are the networks' own, encoded.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from socket import if_nametoindex, socket
@@ -48,6 +48,9 @@ class Resolver:
         self._is_open = False  # a batch with changes has not been committed yet
         self._last = 0
         self._watch: FileWatch | None = None
+        self._follow = control.Follow(False, [])
+        self.on_seen: Callable[[control.Seen], None] = lambda _seen: None
+        self._link.on_seen = self._seen
 
     async def start(self, world: World) -> None:
         """Connect to a living resolver, or start one, and tell it everything. Sockets of sandboxes that a living
@@ -146,6 +149,20 @@ class Resolver:
         self._is_open = True
         await self.settle()
 
+    def _seen(self, seen: control.Seen) -> None:
+        self.on_seen(seen)
+
+    def follow(self, wanted: control.Follow) -> None:
+        """Say whose queries are told of by `on_seen`; in force after the next `settle`."""
+        if wanted != self._follow:
+            self._follow = wanted
+            self._send(wanted)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The host's name servers, in order."""
+        return self._servers
+
     @property
     def status(self) -> dict[str, object]:
         """Facts for `system info`; counters are totals of the process as of its last acknowledgement: see `refresh`."""
@@ -228,6 +245,7 @@ class Resolver:
                 self._link.send(_view_message(container_id, self._views[container_id]))
             else:
                 self._send_sandbox(container_id)
+        self._link.send(self._follow)
         self._is_open = True
         self._commit()
 

@@ -57,6 +57,7 @@ class Link:
         self._delay = 0.0
         self.held: dict[str, list[socket.socket]] = {}
         self.counters: dict[str, int] = {}
+        self.on_seen: Callable[[control.Seen], None] = lambda _seen: None
         self.restarts = 0
         self.pid = 0
 
@@ -278,6 +279,8 @@ class Link:
                     self._done = max(self._done, min(message.number, self._number))
                     self.counters = dict(message.counters)
                     self._changed.set()
+                elif isinstance(message, control.Seen):
+                    self.on_seen(message)
         except BlockingIOError:
             return
         except (OSError, Garbled) as error:

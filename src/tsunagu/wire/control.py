@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-VERSION = 1
+VERSION = 2
 LIMIT = 60_000  # bytes of one message; longer lists are sent in pieces by the caller
 _DEPTH = 4
 
@@ -123,13 +123,51 @@ class Quit(NamedTuple):
     """Engine to resolver: close everything and end."""
 
 
+class Follow(NamedTuple):
+    """Tell what these sandboxes ask from the end of this batch on (`Seen`), instead of those followed before."""
+
+    is_everybody: bool
+    sandboxes: list[str]
+
+
+class Seen(NamedTuple):
+    """Resolver to engine: what followed sandboxes asked and were told. `lost` queries before them are not told of:
+    whoever follows never holds up who asks."""
+
+    lost: int
+    asked: list[Asked]
+
+
+class Asked(NamedTuple):
+    """One query with its answer; part of `Seen`. `time` is nanoseconds since the epoch, `taken` microseconds.
+
+    `origin` is where the answer comes from: "network" (`detail` is its id), "link", "localhost", "subnet" (an address
+    of one of our networks that nobody has), "server" and "cache" (`detail` is the server's address, if known), or why
+    there is none: "internal", "no-server", "search", "unanswered", "refused", "malformed".
+    """
+
+    sandbox: str
+    time: int
+    client: str
+    port: int
+    is_tcp: bool
+    name: str
+    qtype: int
+    rcode: int
+    answers: list[str]
+    origin: str
+    detail: str
+    taken: int
+
+
 Message = (
     Hello | Held | Quit | Reset | Network | DropNetwork | Join | Leave | Sandbox | View | DropSandbox | Servers | Commit
-    | Done
+    | Done | Follow | Seen
 )  # fmt: skip
 # A new kind goes to the end: its place here is its code on the wire.
 _KINDS: tuple[type[Any], ...] = (
     Hello, Held, Quit, Reset, Network, DropNetwork, Join, Leave, Sandbox, View, DropSandbox, Servers, Commit, Done,
+    Follow, Seen,
 )  # fmt: skip
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 # What each field must look like; a list or tuple of one shape, or of several in order.
@@ -148,6 +186,8 @@ _SHAPES: dict[type[Any], tuple[Any, ...]] = {
     Commit: (int,),
     Done: (int, [(str, int)]),
     Quit: (),
+    Follow: (bool, [str]),
+    Seen: (int, [(str, int, str, int, bool, str, int, int, [str], str, str, int)]),
 }
 
 

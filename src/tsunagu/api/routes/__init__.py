@@ -12,6 +12,7 @@ from . import (
     attachments,
     commits,
     containers,
+    dns,
     execs,
     images,
     map,
@@ -35,5 +36,6 @@ ROUTES = (
     *images.ROUTES,
     *map.ROUTES,
     *why.ROUTES,
+    *dns.ROUTES,
     *absent.ROUTES,
 )

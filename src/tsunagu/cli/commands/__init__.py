@@ -72,9 +72,16 @@ COMPLETION: dict[str, Entry] = {
     "fish": ("completion", "FISH"),
     "zsh": ("completion", "ZSH"),
 }
+DNS: dict[str, Entry] = {
+    "log": ("dns", "LOG"),
+    "ls": ("dns", "LS"),
+    "list": ("dns", "LS"),
+    "query": ("dns", "QUERY"),
+}
 GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
     "completion": ("Print the completion script for a shell", COMPLETION),
     "container": ("Manage containers", CONTAINER),
+    "dns": ("Show names, answers and queries", DNS),
     "image": ("Manage images", IMAGE),
     "network": ("Manage networks", NETWORK),
     "system": ("Manage the engine", SYSTEM),
