@@ -1,4 +1,8 @@
-"""Every `sh` block of README and docs is executed as written; `console` blocks are only shown."""
+"""Every `sh` block of README and docs is executed as written, and what it prints is compared with the `text output`
+block after it, if there is one; `console` blocks are only shown.
+
+In expected output `…` stands for any text, alone on a line for any lines; addresses, ids and times may differ.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from images import build
 from tsunagu.testing.commandline import docker_program
 from tsunagu.testing.engine import EngineProcess, tsunagu_program
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^```sh\n(.*?)^```$(?:\s+^```text output\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+MARK = "=== end of block"
+CHANGING = (  # what no two runs have in common, longest first
+    (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b"), "ID"),
+    (re.compile(r"\b\d+\.\d+\.\d+\.\d+\b"), "ADDRESS"),
+    (re.compile(r"\b[\d./]+ ?(?:ms|seconds?|minutes?)\b"), "TIME"),
+    (re.compile(r"[ \t]+"), " "),
+    (re.compile(r"─+"), "─"),
+)
 # languages of blocks that nobody is to type
 SHOWN = {"", "text", "console", "json", "python", "yaml", "nft", "mermaid", "ini"}
 
@@ -36,16 +50,53 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.root
+def pages_to_run() -> list[Path]:
+    """A translation runs the blocks of its original, see `test_a_translation_has_the_same_blocks`."""
+    return [page for page in PAGES if EXAMPLE.search(page.read_text()) and original(page) is None]
+
+
+def original(page: Path) -> Path | None:
+    """The page that `name.ja.md` translates."""
+    stem, _, language = page.stem.partition(".")
+    return page.with_name(f"{stem}.md") if language else None
+
+
+def comparable(text: str) -> str:
+    """The text without what changes from run to run."""
+    for pattern, name in CHANGING:
+        text = pattern.sub(name, text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def pattern_of(expected: str) -> str:
+    """A regular expression for expected output with its `…`."""
+    lines = [
+        "(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + "\n" for line in expected.splitlines()
+    ]
+    return "".join(lines)
+
+
 @pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if any(language == "sh" for language, _ in blocks(page))],
-    ids=lambda page: str(page.relative_to(TOP)),
+    "page", [page for page in PAGES if original(page)], ids=lambda page: str(page.relative_to(TOP))
 )
+def test_a_translation_has_the_same_blocks(page: Path) -> None:
+    translated = original(page)
+    assert translated is not None
+    assert [text for language, text in blocks(page) if language == "sh"] == [
+        text for language, text in blocks(translated) if language == "sh"
+    ]
+    assert EXAMPLE.findall(page.read_text()) == EXAMPLE.findall(translated.read_text())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("page", pages_to_run(), ids=lambda page: str(page.relative_to(TOP)))
 def test_sh_blocks_run(page: Path, new_engine: Callable[[], EngineProcess], tmp_path: Path) -> None:
     """One shell per page, blocks in order, stopping at the first command that fails."""
+    if build.DEFAULT_CACHE in page.read_text():
+        build.ensure(("all",))
     engine = new_engine()
-    script = "set -eu\n" + "\n".join(text for language, text in blocks(page) if language == "sh")
+    examples = EXAMPLE.findall(page.read_text())
+    script = "set -eu\nexec 2>&1\n" + "\n".join(f"{commands}\necho '{MARK}'" for commands, _ in examples)
     folders = {os.path.dirname(tsunagu_program()), os.path.dirname(docker_program())}
     environment = {
         **os.environ,
@@ -54,14 +105,19 @@ def test_sh_blocks_run(page: Path, new_engine: Callable[[], EngineProcess], tmp_
         "DOCKER_CONFIG": str(tmp_path),
     }
     done = subprocess.run(
-        ["bash", "-x", "-c", script],
+        ["bash", "-c", script],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         env=environment,
         cwd=TOP,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    printed = done.stdout.split(f"{MARK}\n")
+    assert done.returncode == 0, f"after {examples[len(printed) - 1][0]}: {printed[-1]}"
+    for (commands, expected), actual in zip(examples, printed, strict=False):
+        if expected:
+            found = comparable(actual)
+            assert re.fullmatch(pattern_of(comparable(expected)), found + "\n"), f"{commands}\n{found}"
     assert engine.api.get("/containers/json?all=1") == [], "a page cleans up after itself"
