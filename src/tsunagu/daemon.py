@@ -47,6 +47,7 @@ from tsunagu.services.reconcile import nothing_runs, reconcile
 from tsunagu.services.resolver import Resolver
 from tsunagu.services.restarts import Restarts
 from tsunagu.services.sessions import Sessions
+from tsunagu.services.statistics import Statistics
 from tsunagu.services.system import System
 from tsunagu.services.updating import Updating
 from tsunagu.services.why import Why
@@ -167,6 +168,7 @@ async def _serve(instance: Instance) -> None:
         engine=engine,
         containers=containers,
         pausing=pausing,
+        statistics=Statistics(engine),
         commits=Commits(engine, images, lifecycle, pausing),
         updating=Updating(engine, lifecycle),
         sessions=sessions,

@@ -329,6 +329,7 @@ def make_app(directory: Path) -> App:
         "system": FakeSystem(engine),
         "updating": None,  # changes real containers: tests/e2e/test_restarts.py
         "pausing": None,  # freezes real processes: tests/e2e/test_pausing.py
+        "statistics": None,  # reads real cgroups: tests/e2e/test_stats.py
         "commits": None,  # makes layers of real files: tests/e2e/test_commit.py
         "archives": None,  # reads and writes real files: tests/e2e/test_cp.py
         "maps": None,  # draws the real world: tests/e2e

@@ -41,7 +41,6 @@ def _create(served: Served, name: str = "c1", **body: Any) -> str:
         ("/containers/json?limit=abc", 400, 'strconv.Atoi: parsing "abc": invalid syntax'),
         ("/events?since=yesterday", 400, 'invalid value for time: parsing "yesterday"'),
         ("/system/df", 501, "disk usage is not supported yet"),
-        ("/containers/c1/stats", 501, "container statistics is not supported yet"),
         ("/distribution/nginx/json", 503, "asking registries is not supported yet"),
         ("/swarm", 503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'),
         ("/services/abc/logs", 503, "This node is not a swarm manager."),

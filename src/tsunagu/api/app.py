@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tsunagu.services.networks import Networks
     from tsunagu.services.pausing import Pausing
     from tsunagu.services.sessions import Sessions
+    from tsunagu.services.statistics import Statistics
     from tsunagu.services.system import System
     from tsunagu.services.updating import Updating
     from tsunagu.services.why import Why
@@ -40,6 +41,7 @@ class App:
         connections: Connections,
         archives: Archives,
         commits: Commits,
+        statistics: Statistics,
         images: Images,
         execs: Execs,
         system: System,
@@ -56,6 +58,7 @@ class App:
         self.connections = connections
         self.archives = archives
         self.commits = commits
+        self.statistics = statistics
         self.images = images
         self.execs = execs
         self.system = system

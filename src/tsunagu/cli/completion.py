@@ -62,6 +62,7 @@ _ARGUMENTS: dict[commands.Entry, tuple[str, ...]] = {
     ("run", "CREATE"): ("images", "files"),
     ("run", "RUN"): ("images", "files"),
     ("update", "UPDATE"): ("containers",),
+    ("stats", "STATS"): ("running",),
     ("why", "WHY"): ("running", "containers", ""),
 }
 # What the value of a flag names, or the words that it may be; the first match of "path --flag", then "--flag" counts.

@@ -16,7 +16,6 @@ _NO_SWARM = (
 
 # method, pattern, what it is called. Enabling one is moving its line to a module of its own.
 LATER = (
-    ("GET", "/containers/{word}/stats", "container statistics"),
     ("GET", "/containers/{word}/attach/ws", "attaching by websocket"),
     ("POST", "/build", "building images"),
     ("POST", "/build/cancel", "building images"),
