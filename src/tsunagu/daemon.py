@@ -36,6 +36,7 @@ from tsunagu.services.dns_log import DnsLog
 from tsunagu.services.engine import Engine
 from tsunagu.services.execs import Execs
 from tsunagu.services.firewall import Firewall
+from tsunagu.services.health import HealthChecks
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.links import Links
@@ -194,11 +195,14 @@ async def _serve(instance: Instance) -> None:
         kernel.firewall_backend, len(engine.world.containers),
     )  # fmt: skip
     policies.open()
+    checks = HealthChecks(engine, lifecycle, execs)
+    checks.open()
     _tell_ready()
     await stop.wait()
     log.info("engine stops running=%s", sum(c.is_running for c in engine.world.containers.values()))
     await server.close()
     await policies.close()
+    checks.close()
     is_idle = nothing_runs(engine)
     await resolver.close(stop_process=is_idle)
     if is_idle:

@@ -93,7 +93,7 @@ def test_commands_as_text_or_list() -> None:
         (with_host(Mounts=[{"Type": "bind", "Source": "/a", "Target": "/d", "BindOptions": {"NonRecursive": True}}]),
          "HostConfig.Mounts[0].BindOptions.NonRecursive"),
         (with_host(FieldOfTheFuture={"a": [0, 1]}), "HostConfig.FieldOfTheFuture"),
-        ({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"]}}, "Healthcheck"),
+        ({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"], "Shell": "sh"}}, "Healthcheck.Shell"),
         ({"Image": "x", "Volumes": {"/data": {}}}, "Volumes"),
         ({"Image": "x", "NetworkDisabled": True}, "NetworkDisabled"),
         ({"Image": "x", "Shell": ["sh"]}, "Shell"),

@@ -55,7 +55,7 @@ def _filtered(world: World, images: ImageFinder, filters: Filters, chosen: list[
         if filters.matches("id", c.id)
         and filters.matches("name", c.name, f"/{c.name}", *linked.get(c.id, ()))
         and filters.exact("status", str(c.state.status))
-        and filters.exact("health", "none")
+        and filters.exact("health", str(c.state.health.status) if c.state.health else "none")
         and filters.has_labels(c.config.labels)
         and filters.flag("is-task", default=False) is False
         and (not exit_codes or (c.state.status is Status.EXITED and c.state.exit_code in exit_codes))

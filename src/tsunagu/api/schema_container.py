@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tsunagu.model.container import Config, HostConfig
 from tsunagu.model.errors import InvalidParameter, NotSupported
+from tsunagu.model.health import HealthCheck
 from tsunagu.model.network import EndpointConfig
 
 from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
@@ -36,7 +37,6 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "Isolation": ("default",),
     "UsernsMode": ("host",),
     "VolumeDriver": ("local",),
-    "Healthcheck": ({"Test": ["NONE"]},),
 }
 
 # Accepted modes of namespaces, and what they are kept as.
@@ -61,9 +61,12 @@ def container_create(body: Object) -> ContainerCreate:
     config = decode(
         {**body, "Cmd": words_of(body.get("Cmd")), "Entrypoint": words_of(body.get("Entrypoint"))},
         Config,
-        ignored=frozenset({"HostConfig", "NetworkingConfig", "MacAddress", "OnBuild", "ArgsEscaped"}),
+        ignored=frozenset({"HostConfig", "NetworkingConfig", "MacAddress", "OnBuild", "ArgsEscaped", "Healthcheck"}),
         harmless=_HARMLESS,
     )
+    if body.get("Healthcheck") is not None:
+        check = decode(object_of(body, "Healthcheck"), HealthCheck, where="Healthcheck.")
+        config = replace(config, healthcheck=check)
     if config.volumes:
         raise _later("Volumes")
     # what is published is exposed too (Docker's clients send both)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
+from tsunagu.model.health import HealthStatus
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import PublishedPort
 from tsunagu.model.world import World
@@ -100,7 +103,7 @@ def container_json(
 def state_json(state: State) -> Json:
     status = state.status
     is_running = status in (Status.RUNNING, Status.PAUSED)
-    return {
+    out: Json = {
         "Status": str(status),
         "Running": is_running or status is Status.RESTARTING,
         "Paused": status is Status.PAUSED,
@@ -113,6 +116,21 @@ def state_json(state: State) -> Json:
         "StartedAt": rfc3339(state.started_at),
         "FinishedAt": rfc3339(state.finished_at),
     }
+    if state.health is not None:
+        out["Health"] = {
+            "Status": str(state.health.status),
+            "FailingStreak": state.health.failing_streak,
+            "Log": [
+                {
+                    "Start": rfc3339(probe.start),
+                    "End": rfc3339(probe.end),
+                    "ExitCode": probe.exit_code,
+                    "Output": probe.output,
+                }
+                for probe in state.health.log
+            ],
+        }
+    return out
 
 
 def config_json(config: Config) -> Json:
@@ -132,6 +150,11 @@ def config_json(config: Config) -> Json:
         "StdinOnce": config.stdin_once,
         "Env": config.env,
         "Cmd": config.cmd,
+    }
+    if config.healthcheck is not None:
+        shown = msgspec.to_builtins(config.healthcheck)
+        out["Healthcheck"] = {name: value for name, value in shown.items() if value}
+    out |= {
         "Image": config.image,
         "Volumes": config.volumes,
         "WorkingDir": config.working_dir,
@@ -296,11 +319,18 @@ def command_text(container: Container) -> str:
     return " ".join([container.path, *(f"'{arg}'" if " " in arg else arg for arg in container.args)])
 
 
+def _health_text(state: State) -> str:
+    if state.health is None:
+        return ""
+    status = state.health.status
+    return f" (health: {status})" if status is HealthStatus.STARTING else f" ({status})"
+
+
 def status_text(state: State, now: int) -> str:
     """Return the STATUS column."""
     match state.status:
         case Status.RUNNING:
-            return f"Up {human_duration(now - state.started_at)}"
+            return f"Up {human_duration(now - state.started_at)}{_health_text(state)}"
         case Status.PAUSED:
             return f"Up {human_duration(now - state.started_at)} (Paused)"
         case Status.RESTARTING:

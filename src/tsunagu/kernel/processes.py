@@ -27,6 +27,20 @@ def cgroup_pids(init_pid: int) -> set[int]:
     return pids
 
 
+def session_members(leader: int) -> set[tuple[int, int]]:
+    """Return (pid, start time) of every process in the cgroup of `leader` that is in its session (setsid(2))."""
+    found = set()
+    for pid in cgroup_pids(leader):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == leader:
+            found.add((pid, int(fields[19])))
+    return found
+
+
 def _cgroup_directory(pid: int) -> str | None:
     """Find the directory of a process's cgroup on a v2, v1 or hybrid host (cgroups(7), /proc/PID/cgroup)."""
     try:

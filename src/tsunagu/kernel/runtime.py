@@ -26,7 +26,7 @@ from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotF
 from tsunagu.model.instance import Instance
 from tsunagu.model.process import Exit, HostFacts, Process, RuntimeInfo
 
-from . import cgroups, conmon, host
+from . import cgroups, conmon, host, processes
 from . import process_files as files
 from .runtime_words import RuntimeFailed, create_sentence, exec_sentence
 
@@ -338,6 +338,13 @@ class Runtime:
             if isinstance(error, TimeoutError):
                 raise KernelFailure(f"the runtime ran nothing within {CREATE_TIMEOUT:.0f} seconds") from None
             raise
+
+    def end_exec(self, process: Process) -> None:
+        """Kill an exec with every process of its session (the runtime makes one for each exec)."""
+        inside = processes.session_members(process.pid) if self.is_alive(process) else set()
+        for pid, started in inside:
+            conmon.send_signal(pid, started, signal.SIGKILL)
+        conmon.send_signal(process.pid, process.pid_started, signal.SIGKILL)
 
     # ---- terminals
 

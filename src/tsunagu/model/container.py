@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from .health import Health, HealthCheck, HealthStatus
 from .network import Endpoint
 
 
@@ -36,6 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     labels: dict[str, str] = {}
     stop_signal: str = ""
     stop_timeout: int | None = None
+    healthcheck: HealthCheck | None = None
 
 
 class PortBinding(msgspec.Struct, frozen=True, rename="pascal"):
@@ -109,6 +111,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     started_at: int = 0
     finished_at: int = 0
     restart_count: int = 0  # by the restart policy, since a user started it
+    health: Health | None = None  # None: it has no health check
     is_manually_stopped: bool = False  # somebody asked it to end: `unless-stopped` leaves it so
 
 
@@ -141,6 +144,12 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_paused(self) -> bool:
         return self.state.status is Status.PAUSED
+
+    @property
+    def is_ready(self) -> bool:
+        """False when it is known that it cannot answer: then its names are left to others that can."""
+        health = self.state.health
+        return not self.is_paused and (health is None or health.status is not HealthStatus.UNHEALTHY)
 
     @property
     def is_restarting(self) -> bool:

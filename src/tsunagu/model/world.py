@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from .container import Container, HostConfig, Link, State
 from .errors import NotFound
+from .health import Health
 from .ids import find_by_prefix
 from .network import Endpoint, Network
 
@@ -95,6 +96,13 @@ class LinksChanged(msgspec.Struct, frozen=True, tag=True):
     links: tuple[Link, ...]
 
 
+class HealthChanged(msgspec.Struct, frozen=True, tag=True):
+    """A health check was run."""
+
+    container_id: str
+    health: Health
+
+
 class HostConfigChanged(msgspec.Struct, frozen=True, tag=True):
     """What a container may have of the host was changed by `update`; the whole of it."""
 
@@ -119,6 +127,7 @@ Event = (
     | ContainerCreated
     | ContainerRenamed
     | ContainerStateChanged
+    | HealthChanged
     | HostConfigChanged
     | EndpointsChanged
     | LinksChanged
@@ -154,6 +163,9 @@ def apply(world: World, event: Event) -> World:
             return replace(_with(world, replace(old, name=name)), container_ids={**names, name: container_id})
         case ContainerStateChanged(container_id, state):
             return _with(world, replace(world.containers[container_id], state=state))
+        case HealthChanged(container_id, health):
+            old = world.containers[container_id]
+            return _with(world, replace(old, state=replace(old.state, health=health)))
         case HostConfigChanged(container_id, host):
             return _with(world, replace(world.containers[container_id], host=host))
         case EndpointsChanged(container_id, endpoints):

@@ -71,7 +71,7 @@ def needs_resolver(world: World, container: Container) -> bool:
 def registrations(world: World, container: Container) -> dict[str, Registration]:
     """Return, by network id, what a live container's joined endpoints register. The caller decides who is live.
 
-    A paused container cannot answer: it steps back while its names have another member.
+    A paused or unhealthy container steps back while its names have another member.
     """
     found = {}
     for endpoint in container.endpoints:
@@ -79,7 +79,7 @@ def registrations(world: World, container: Container) -> dict[str, Registration]
             continue
         names = endpoint_names(container, endpoint)
         found[endpoint.network_id] = Registration(
-            endpoint.network_id, endpoint.id, names, endpoint.ipv4, endpoint.ipv6, names[0], not container.is_paused
+            endpoint.network_id, endpoint.id, names, endpoint.ipv4, endpoint.ipv6, names[0], container.is_ready
         )
     return found
 

@@ -18,7 +18,7 @@ from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network
 from tsunagu.model.world import World
 
-from . import endpoint_options, ipam
+from . import endpoint_options, health, ipam
 from .sandboxes import target_word
 
 
@@ -51,6 +51,7 @@ def merge_config(config: Config, image: Image, identifier: str, host: HostConfig
         labels={**(base.get("Labels") or {}), **config.labels},
         stop_signal=config.stop_signal or str(base.get("StopSignal") or ""),
         volumes=config.volumes or base.get("Volumes"),
+        healthcheck=health.merge(base.get("Healthcheck"), config.healthcheck),
     )
 
 

@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import links, modes, ports, restarts, spec
+from tsunagu.rules import health, links, modes, ports, restarts, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -78,6 +78,7 @@ class Containers:
         ports.check(host)
         spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
+        health.check(merged.healthcheck)
         restarts.check(host.restart_policy, is_auto_removed=host.auto_remove)
         path, args = spec.command(merged)
         container = Container(

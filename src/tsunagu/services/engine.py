@@ -23,12 +23,7 @@ from tsunagu.model.network import Network
 from tsunagu.model.world import (
     ContainerCreated,
     ContainerRemoved,
-    ContainerRenamed,
-    ContainerStateChanged,
-    EndpointsChanged,
     Event,
-    HostConfigChanged,
-    LinksChanged,
     NetworkCreated,
     NetworkRemoved,
     World,
@@ -133,12 +128,10 @@ class Engine:
                 self.db.put("network", network.id, _encode(network))
             case NetworkRemoved(network_id):
                 self.db.delete("network", network_id)
-            case ContainerCreated(container):
-                self.db.put("container", container.id, _encode(container))
-            case (
-                ContainerRenamed() | ContainerStateChanged() | HostConfigChanged() | EndpointsChanged() | LinksChanged()
-            ):
-                container = after.containers[event.container_id]
-                self.db.put("container", container.id, _encode(container))
             case ContainerRemoved(container_id):
                 self.db.delete("container", container_id)
+            case ContainerCreated(container):
+                self.db.put("container", container.id, _encode(container))
+            case _:  # one container has changed
+                container = after.containers[event.container_id]
+                self.db.put("container", container.id, _encode(container))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -133,33 +134,13 @@ class Execs:
         is_attached = client is not None and not detach
         self._lifecycle.emit(f"exec_start: {' '.join(record.cmd)}", container, execID=record.id)
         try:
-            spec = await self._bundles.exec_spec(
-                container,
-                cmd=record.cmd,
-                env=record.env,
-                user=record.user,
-                working_dir=record.working_dir,
-                has_tty=record.has_tty,
-                is_privileged=record.is_privileged,
-                console_size=console_size,
-            )
-            session = await self._runtime.exec(
-                container.id,
-                record.id,
-                spec,
-                has_tty=record.has_tty,
-                has_stdin=record.attaches_stdin,
-                is_attached=is_attached,
-            )
+            session, ended = await self._launch(record, container, is_attached=is_attached, console_size=console_size)
         except EngineError as error:
             record.exit_code = error.exit_code if isinstance(error, RuntimeFailed) else 126
             if client is None or detach:
                 raise
             await self._tell(client, record, str(error))
             return
-        record.is_running = True
-        record.pid = session.process.pid
-        ended = spawn(self._watch(record, container, session), name=f"exec {record.id[:12]}")
         if client is None or session.connection is None:
             return
         try:
@@ -177,6 +158,67 @@ class Execs:
                 await ended  # the exit code is known before the client sees the end of the stream
         finally:
             await client.close()
+
+    async def probe(
+        self, container_id: str, words: Sequence[str], *, seconds: float, limit: int
+    ) -> tuple[int | None, bytes]:
+        """Run a health check: its exit code and the first `limit` bytes of its output.
+
+        The code is None when it did not end within `seconds`; then it is killed with all that it started. Raises when
+        the program cannot be run.
+        """
+        record = self.inspect(await self.create(container_id, cmd=words, attach_stdout=True, attach_stderr=True))
+        record.has_started = True
+        container = self._running(container_id)
+        self._lifecycle.emit(f"exec_start: {' '.join(record.cmd)}", container, execID=record.id)
+        printed = bytearray()
+        session: ExecSession | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                session, ended = await self._launch(record, container, is_attached=True)
+                if session.connection is not None:
+                    await streams.collect(session.connection, printed, limit)
+                await asyncio.shield(ended)
+        except TimeoutError:
+            return None, bytes(printed)
+        except EngineError:
+            record.exit_code = 126
+            raise
+        finally:
+            if session is not None and record.is_running:
+                self._runtime.end_exec(session.process)
+        return record.exit_code, bytes(printed)
+
+    async def _launch(
+        self,
+        record: ExecRecord,
+        container: Container,
+        *,
+        is_attached: bool,
+        console_size: tuple[int, int] | None = None,
+    ) -> tuple[ExecSession, asyncio.Task[None]]:
+        """Run an exec; returns its session and the task that ends once its exit code is known."""
+        spec = await self._bundles.exec_spec(
+            container,
+            cmd=record.cmd,
+            env=record.env,
+            user=record.user,
+            working_dir=record.working_dir,
+            has_tty=record.has_tty,
+            is_privileged=record.is_privileged,
+            console_size=console_size,
+        )
+        session = await self._runtime.exec(
+            container.id,
+            record.id,
+            spec,
+            has_tty=record.has_tty,
+            has_stdin=record.attaches_stdin,
+            is_attached=is_attached,
+        )
+        record.is_running = True
+        record.pid = session.process.pid
+        return session, spawn(self._watch(record, container, session), name=f"exec {record.id[:12]}")
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of an exec's terminal, in characters."""

@@ -23,7 +23,7 @@ from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, Kernel
 from tsunagu.model.network import Endpoint
 from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
-from tsunagu.rules import links
+from tsunagu.rules import health, links
 
 from . import attachments
 from .bundles import Bundles
@@ -112,6 +112,7 @@ class Lifecycle:
                             sandbox=owner.id if owner is not None and owner.id != container.id else "",
                             started_at=time.time_ns(),
                             restart_count=container.state.restart_count if is_automatic else 0,
+                            health=health.at_start(container.config, container.state.health),
                         )
                         made = [EndpointsChanged(container.id, endpoints)] if owner is None else []
                         # A commit that fails (a full disk) must not leave a process that nobody owns.
@@ -250,6 +251,7 @@ class Lifecycle:
             finished_at=time.time_ns(),
             restart_count=container.state.restart_count,
             is_manually_stopped=container.state.is_manually_stopped,
+            health=health.at_end(container.state.health),
         )
         state = self.end_state(container, state)
         left = [EndpointsChanged(container_id, tuple(attachments.left(e) for e in endpoints))] if is_last else []

@@ -43,6 +43,7 @@ class Pausing:
             except KernelFailure as error:
                 sentence = f"cannot pause container {container.id}: {error.message}"
                 raise KernelFailure(sentence, hint=error.hint) from error
+            container = self._engine.world.containers[container.id]  # its health may have been told meanwhile
             try:
                 self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.PAUSED)))
             except BaseException:

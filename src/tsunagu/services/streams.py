@@ -141,6 +141,17 @@ async def attach(
             connection.close()
 
 
+async def collect(connection: socket.socket, kept: bytearray, limit: int) -> None:
+    """Read an exec's output to its end, keeping the first `limit` bytes in `kept`. Closes `connection`."""
+    try:
+        async for packets in _packets(connection):
+            for packet in packets:
+                if packet[0] in _STREAMS:
+                    kept += packet[1 : 1 + max(0, limit - len(kept))]
+    finally:
+        connection.close()
+
+
 async def _read_output(connection: socket.socket, outbox: _Outbox, wanted: set[int], is_multiplexed: bool) -> bool:
     """Read conmon to the end; True when it came to the end, False when the client is too slow and must go."""
     async for packets in _packets(connection):
