@@ -39,12 +39,12 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def fetch(port: int) -> str:
+def fetch(port: int, path: str = "/") -> str:
     """The page that a published port gives; a server that has just been started may need a moment to listen."""
     deadline = time.monotonic() + 10
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
                 text: str = answer.read().decode()
                 return text
         except OSError as error:
@@ -162,6 +162,44 @@ def test_choices(cli: CommandLine, port: int) -> None:
         f'{{"80/tcp":[{{"HostIp":"127.0.0.1","HostPort":"{port}-{port + 5}"}}]}} '
         f'{{"80/tcp":[{{"HostIp":"127.0.0.1","HostPort":"{chosen[1]}"}}]}}'
     )
+
+
+def test_ranges_of_both_protocols(cli: CommandLine) -> None:
+    """As many ports of the host as of the container, each leading to its own."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        first = probe.getsockname()[1] // 10 * 10
+    publish = f"-p 127.0.0.1:{first}-{first + 2}:7000-7002 -p 127.0.0.1:{first}-{first + 2}:7000-7002/udp"
+    cli(f"run -d --name range {publish} tiny httpd -f -p 7001 -h /etc").ok()
+    wanted = [
+        f"{7000 + n}/{protocol} -> 127.0.0.1:{first + n}" for n in range(3) for protocol in ("tcp", "udp")
+    ]  # fmt: skip
+    assert sorted(cli("port range").ok().splitlines()) == sorted(wanted)
+    cli("exec range sh -c", "until wget -qO /dev/null http://127.0.0.1:7001/hostname; do sleep 0.05; done").ok()
+    with urllib.request.urlopen(f"http://127.0.0.1:{first + 1}/hostname", timeout=10) as answer:
+        assert answer.read().decode().strip() == cli("exec range cat /etc/hostname").ok()
+    result = cli("run --rm -p 8000-8002:80-81 tiny true")
+    assert (result.code, "invalid ranges specified for container and host Ports" in result.err) == (125, True)
+
+
+def test_the_default_address_of_ports(
+    new_engine: Callable[..., EngineProcess], client_of: Callable[[str, EngineProcess], CommandLine], port: int
+) -> None:
+    """`daemon --ip`, and the option of a network before it."""
+    engine = new_engine("--ip", "127.0.0.1")
+    for name in ("docker", "tsunagu"):
+        cli = client_of(name, engine)
+        cli("network create -o com.docker.network.bridge.host_binding_ipv4=0.0.0.0 wide").ok()
+        cli(f"run -d --name one -p {port}:80 tiny httpd -f -p 80 -h /etc").ok()
+        cli("run -d --name two --network wide -p 80 tiny sleep 300").ok()
+        assert cli("port one").ok() == f"80/tcp -> 127.0.0.1:{port}"
+        assert cli("port two").ok().startswith("80/tcp -> 0.0.0.0:")
+        cli("exec one sh -c", "until wget -qO /dev/null http://127.0.0.1/hostname; do sleep 0.05; done").ok()
+        assert fetch(port, "/hostname").strip() == cli("exec one cat /etc/hostname").ok()
+        gateway = cli("network inspect bridge -f", "{{(index .IPAM.Config 0).Gateway}}").ok()
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((gateway, port), timeout=5)
+        cli("rm -f one two").ok()
+        cli("network rm wide").ok()
 
 
 def test_what_is_refused(cli: CommandLine, port: int) -> None:

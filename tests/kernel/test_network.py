@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tsunagu.kernel import link, sysctl
 from tsunagu.kernel.network import NetworkKernel
@@ -354,6 +355,52 @@ def test_announcement_waits_for_the_carrier(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(link, "is_running", slow)
     on_private_host(body)()
+
+
+@on_private_host
+async def test_announcements_are_as_many_as_asked_for() -> None:
+    async with opened() as (kernel, instance):
+        await kernel.ensure_bridge(bridge())
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as listener:
+            listener.bind((BRIDGE, 0x0806))
+            listener.setblocking(False)
+            heard: list[int] = []
+            for n, count in ((2, 0), (3, 1), (4, 3)):
+                plan = replace(port(n), announcements=count, announce_interval=0.1)
+                await kernel.set_up_sandbox(sandbox(instance, n, interfaces=(plan,)))
+                await asyncio.sleep(0.6)  # the whole of the time in which more could come
+                frames = []
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frames.append(listener.recv(100))
+                # the sender asks for its own address (RFC 5227)
+                heard.append(sum(frame[28:32] == frame[38:42] == bytes([10, 1, 0, n]) for frame in frames))
+            assert heard[0] == 0
+            assert heard[2] == heard[1] + 2 >= 3
+
+
+@on_private_host
+async def test_on_a_silent_bridge_the_host_has_no_address_at_all() -> None:
+    """A container that makes a route of its own, or sends past all routes, finds nobody at the host's addresses."""
+    async with opened() as (kernel, instance):
+        await kernel.ensure_bridge(bridge("up0", "10.9.0.1/24"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("10.9.0.1", 0))
+            for is_silent, n in ((False, 2), (True, 3)):
+                plan = BridgePlan(name=BRIDGE, mtu=1500, is_silent=is_silent)
+                await kernel.ensure_bridge(plan)
+                made = sandbox(instance, n, interfaces=(port(n),), routes=())
+                await kernel.set_up_sandbox(made)
+                (sender,) = await kernel.open_sandbox_sockets(made.path, 1, socket.SOCK_DGRAM)
+                with sender:
+                    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+                    server.settimeout(0.5 if is_silent else PATIENCE)
+                    sender.sendto(b"x", server.getsockname())
+                    if is_silent:
+                        with pytest.raises(TimeoutError):
+                            server.recv(9)
+                    else:
+                        assert server.recv(9) == b"x"
 
 
 @on_private_host
