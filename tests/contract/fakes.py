@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -335,4 +336,6 @@ def make_app(directory: Path) -> App:
         "maps": None,  # draws the real world: tests/e2e
         "why": None,  # asks the kernel for everything: tests/e2e/test_why.py
     }
-    return App(**fakes)
+    # A service that no test here asks for needs no fake.
+    services = [name for name in inspect.signature(App).parameters if name not in fakes]
+    return App(**fakes, **dict.fromkeys(services))

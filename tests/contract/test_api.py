@@ -40,7 +40,6 @@ def _create(served: Served, name: str = "c1", **body: Any) -> str:
         ("/containers/json?filters=%7B", 400, "invalid filter"),
         ("/containers/json?limit=abc", 400, 'strconv.Atoi: parsing "abc": invalid syntax'),
         ("/events?since=yesterday", 400, 'invalid value for time: parsing "yesterday"'),
-        ("/system/df", 501, "disk usage is not supported yet"),
         ("/distribution/nginx/json", 503, "asking registries is not supported yet"),
         ("/swarm", 503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'),
         ("/services/abc/logs", 503, "This node is not a swarm manager."),

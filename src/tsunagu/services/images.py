@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -130,6 +131,16 @@ class Images:
             f"cannot pull {parse_reference(word)}: pulling from registries is not supported yet",
             hint="bring the image in with load or import",
         )
+
+    def disk_usage(self) -> tuple[int, dict[str, int]]:
+        """Return the bytes of all layers, and for each image (by id) those that it shares with another image."""
+        users = Counter(c for image in self._images.values() for c in chain_ids(image.diff_ids))
+        sizes = {layer.chain_id: layer.size for layer in self.storage.layers.all()}
+        shared = {
+            image.id: sum(sizes.get(c, 0) for c in chain_ids(image.diff_ids) if users[c] > 1)
+            for image in self._images.values()
+        }
+        return sum(sizes.values()), shared
 
     def history(self, word: str) -> list[dict[str, object]]:
         """Return Docker's history items, newest first."""
@@ -286,9 +297,20 @@ class Images:
                 return items
         return items + self._delete([image])[0]
 
-    async def prune(self, *, dangling_only: bool, in_use: Container[str]) -> tuple[list[dict[str, str]], int]:
-        """Delete images that no container stands on, those without a tag or all; returns items and bytes freed."""
-        doomed = [i for i in self._images.values() if i.id not in in_use and not (dangling_only and i.tags)]
+    async def prune(
+        self,
+        *,
+        dangling_only: bool,
+        in_use: Container[str],
+        is_wanted: Callable[[Image], bool] = lambda image: True,
+    ) -> tuple[list[dict[str, str]], int]:
+        """Delete images that no container stands on, those without a tag or all; returns items and bytes freed.
+
+        `is_wanted` says which of them the filters mean.
+        """
+        doomed = [
+            i for i in self._images.values() if i.id not in in_use and not (dangling_only and i.tags) and is_wanted(i)
+        ]
         result = self._delete(doomed)
         self.on_event("prune", "", {"reclaimed": str(result[1])})
         return result

@@ -21,11 +21,13 @@ from . import (
     statistics,
     system,
     updating,
+    usage,
     why,
 )
 
 ROUTES = (
     *system.ROUTES,
+    *usage.ROUTES,
     *containers.ROUTES,
     *pausing.ROUTES,
     *updating.ROUTES,

@@ -22,7 +22,6 @@ LATER = (
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
     ("POST", "/images/{word*}/push", "pushing images"),
-    ("GET", "/system/df", "disk usage"),
     ("POST", "/volumes/create", "making volumes"),
     ("POST", "/swarm/init", "swarm mode"),
     ("POST", "/swarm/join", "swarm mode"),

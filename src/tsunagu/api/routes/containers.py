@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 from tsunagu.api.container_list import select
 from tsunagu.api.filters import parse_filters
@@ -11,8 +12,10 @@ from tsunagu.api.request import Request, Response, empty_response, json_response
 from tsunagu.api.router import Route
 from tsunagu.api.schema_container import container_create
 from tsunagu.api.schema_mounts import bind_mount_sources
+from tsunagu.api.views import Json
 from tsunagu.api.views_container import container_json, summary_json
 from tsunagu.api.views_system import architecture
+from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, NotFound, NotSupported
 from tsunagu.model.ids import check_container_name
 from tsunagu.rules import links
@@ -34,19 +37,24 @@ async def list_containers(request: Request) -> Response:
         shows_all=request.flag("all"),
         limit=request.number("limit") or 0,
     )
+    return json_response(await summaries(request, chosen, has_sizes=request.flag("size")))
+
+
+async def summaries(request: Request, chosen: Iterable[Container], *, has_sizes: bool) -> list[Json]:
+    """Return the lines of a list of containers."""
+    app = request.app
     now = time.time_ns()
     names: dict[tuple[str, str], str] = {}
     link_names = links.names_by_target(app.engine.world)
-    wants_sizes = request.flag("size")
     lines = []
     for container in chosen:
         key = container.config.image, container.image_id
         if key not in names:
             names[key] = _image_name(request, *key)
-        sizes = await app.containers.sizes(container.id) if wants_sizes else None
+        sizes = await app.containers.sizes(container.id) if has_sizes else None
         own = link_names.get(container.id, ())
         lines.append(summary_json(app.engine.world, container, names[key], now, sizes, link_names=own))
-    return json_response(lines)
+    return lines
 
 
 def _image_name(request: Request, word: str, image_id: str) -> str:

@@ -77,12 +77,15 @@ async def remove(request: Request) -> Response:
 
 async def prune(request: Request) -> Response:
     filters = parse_filters(request.text("filters"), _PRUNE_FILTERS)
-    for name in ("until", "label", "label!"):
-        if name in filters:
-            raise NotSupported(f"image prune filter {name} is not supported yet")
+    until = parse_until(filters.get("until", ()))
+
+    def is_wanted(image: Image) -> bool:
+        is_old = until is None or created_ns(image) < until
+        return is_old and filters.has_labels(image.run.get("Labels") or {})
+
     in_use = {c.image_id for c in request.app.engine.world.containers.values()}
     removed, freed = await request.app.images.prune(
-        dangling_only=filters.flag("dangling", default=True) is True, in_use=in_use
+        dangling_only=filters.flag("dangling", default=True) is True, in_use=in_use, is_wanted=is_wanted
     )
     return json_response({"ImagesDeleted": removed or None, "SpaceReclaimed": freed})
 

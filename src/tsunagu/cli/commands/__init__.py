@@ -64,8 +64,10 @@ NETWORK: dict[str, Entry] = {
     "remove": ("networks", "RM"),
 }
 SYSTEM: dict[str, Entry] = {
+    "df": ("df", "DF"),
     "events": ("events", "EVENTS"),
     "info": ("info", "INFO"),
+    "prune": ("prune", "SYSTEM_PRUNE"),
 }
 COMPLETION: dict[str, Entry] = {
     "bash": ("completion", "BASH"),

@@ -1,4 +1,7 @@
-"""`container prune`, `image prune`, `network prune`. May import: `client`, `cli`. Must never import the engine."""
+"""`prune` of containers, images, networks and of everything. May import: `client`, `cli`.
+
+Must never import the engine.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ _FLAGS: tuple[Flag, ...] = (
 )
 
 
-def _is_confirmed(options: Options, warning: str) -> bool:
+def _is_confirmed(options: Options, warning: str, *, form: str = "WARNING! This will remove {}.\n") -> bool:
     if options["force"]:
         return True
     from posix import read
 
-    out(f"WARNING! This will remove {warning}.\nAre you sure you want to continue? [y/N] ")
+    out(f"{form.format(warning)}Are you sure you want to continue? [y/N] ")
     answer = b""
     while not answer.endswith(b"\n"):
         byte = read(0, 1)
@@ -79,6 +82,47 @@ def _networks(context: Context, options: Options, _arguments: list[str]) -> int:
     return 0
 
 
+def _system(context: Context, options: Options, _arguments: list[str]) -> int:
+    is_all = options["all"]
+    kinds = [
+        "all stopped containers",
+        "all networks not used by at least one container",
+        "all images without at least one container associated to them" if is_all else "all dangling images",
+        "all build cache" if is_all else "unused build cache",
+    ]
+    lines = "".join([f"\n  - {kind}" for kind in kinds])
+    if options["filter"]:
+        lines += "\n\n  Items to be pruned will be filtered with:"
+        lines += "".join([f"\n  - {name}={value}" for name, value in options["filter"]])
+    if not _is_confirmed(options, lines, form="WARNING! This will remove:{}\n\n"):
+        return 0
+    freed = 0
+    for kind, title, extra in (
+        ("containers", "Containers", ()),
+        ("networks", "Networks", ()),
+        ("images", "Images", (("dangling", "false" if is_all else "true"),)),
+    ):
+        answer = _prune(context, options, kind, extra)
+        freed += answer.get("SpaceReclaimed") or 0
+        if deleted := answer.get(f"{title}Deleted"):
+            say(f"Deleted {title}:\n" + "".join([f"{_line(one)}\n" for one in deleted]))
+    say(f"Total reclaimed space: {human_size(freed)}")
+    return 0
+
+
+def _line(one: str | dict[str, str]) -> str:
+    if isinstance(one, str):
+        return one
+    return f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one['Deleted']}"
+
+
+SYSTEM_PRUNE = Command(
+    "[OPTIONS]",
+    "Remove unused data",
+    _system,
+    flags=(("all", "a", "bool", False, "Remove all unused images not just dangling ones"), *_FLAGS),
+    most=0,
+)
 CONTAINER_PRUNE = Command("[OPTIONS]", "Remove all stopped containers", _containers, flags=_FLAGS, most=0)
 IMAGE_PRUNE = Command(
     "[OPTIONS]",
