@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,13 @@ CREATE: Request = ("POST", "/containers/create?name=subject", SLEEPER)
 PUBLISH: Request = ("POST", "/containers/create?name=subject", PUBLISHED)
 START: Request = ("POST", "/containers/subject/start", None)
 NETWORK: Request = ("POST", "/networks/create", {"Name": "other", "EnableIPv6": True})
+GUEST: Request = (
+    "POST",
+    "/containers/create?name=guest",
+    {**SLEEPER, "HostConfig": {"NetworkMode": "container:subject"}},
+)
+ENTER: Request = ("POST", "/containers/guest/start", None)
+STOP: Request = ("POST", "/containers/subject/stop?t=0", None)
 CONNECT: Request = ("POST", "/networks/other/connect", {"Container": "subject"})
 OPERATIONS = {
     "create": Operation([], CREATE),
@@ -54,6 +62,13 @@ OPERATIONS = {
     "rm -f": Operation([CREATE, START], ("DELETE", "/containers/subject?force=1", None)),
     "start with published ports": Operation([PUBLISH], START),
     "stop with published ports": Operation([PUBLISH, START], ("POST", "/containers/subject/stop?t=0", None)),
+    "start in another one's sandbox": Operation([CREATE, START, GUEST], ENTER),
+    "stop with a guest": Operation([PUBLISH, START, GUEST, ENTER], STOP),
+    "start with a guest": Operation([PUBLISH, START, GUEST, ENTER, STOP], START),
+    "stop of the last guest": Operation(
+        [PUBLISH, START, GUEST, ENTER, STOP], ("POST", "/containers/guest/stop?t=0", None)
+    ),
+    "rm -f with a guest": Operation([CREATE, START, GUEST, ENTER], ("DELETE", "/containers/subject?force=1", None)),
     "network create": Operation([], NETWORK),
     "network rm": Operation([NETWORK], ("DELETE", "/networks/other", None)),
     "connect": Operation([NETWORK, CREATE, START], CONNECT),
@@ -134,6 +149,10 @@ def check_subject(engine: EngineProcess, where: str) -> None:
     pid = engine.api.get("/containers/subject/json")["State"]["Pid"]
     lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
     assert sum(line.strip().startswith("eth") for line in lines) == len(networks), where
+    status, body = engine.api.request("GET", "/containers/guest/json")
+    if status == 200 and json.loads(body)["State"]["Running"]:
+        guest = json.loads(body)["State"]["Pid"]
+        assert os.readlink(f"/proc/{guest}/ns/net") == os.readlink(f"/proc/{pid}/ns/net"), where
 
 
 def reach(engine: EngineProcess, asker: str, name: str) -> bool:
@@ -159,6 +178,7 @@ def published(engine: EngineProcess) -> list[str]:
 
 def tidy(engine: EngineProcess) -> None:
     """Remove everything but the bystander and its network."""
+    engine.api.request("DELETE", "/containers/guest?force=1")
     engine.api.request("DELETE", "/containers/subject?force=1")
     engine.api.request("DELETE", "/networks/other")
 

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import itertools
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,36 @@ def test_networks_and_names_pulled_by_all(engine_with_alpine: EngineProcess) -> 
         execute,
     )
     assert seen[200] > 10
+
+
+def test_one_sandbox_pulled_by_all(engine_with_alpine: EngineProcess) -> None:
+    """Its owner comes and goes, so do those who share it, and so do networks of it."""
+    api = engine_with_alpine.api
+    for name in ("n1", "n2"):
+        api.post("/networks/create", {"Name": name})
+    api.post("/containers/create?name=aa", {**SLEEPER, "HostConfig": {"NetworkMode": "n1"}})
+    guest = {**SLEEPER, "HostConfig": {"NetworkMode": "container:aa"}}
+    seen = blow(
+        engine_with_alpine,
+        *[("POST", f"/containers/create?name={name}", guest) for name in ("bb", "cc")],
+        *[("POST", f"/containers/{name}/start", None) for name in ("aa", "aa", "bb", "bb", "cc", "cc")],
+        *[("POST", f"/containers/{name}/stop?t=0", None) for name in ("aa", "bb", "cc")],
+        *[("POST", f"/containers/{name}/restart?t=0", None) for name in ("aa", "bb")],
+        *[("DELETE", f"/containers/{name}?force=1", None) for name in ("bb", "cc")],
+        *[("POST", f"/networks/n2/{act}", {"Container": "aa"}) for act in ("connect", "disconnect")],
+    )
+    assert seen[204] > 10
+    api.request("POST", "/containers/aa/start")
+    api.request("POST", "/containers/create?name=bb", guest)
+    api.request("POST", "/containers/bb/start")
+    pids = [api.get(f"/containers/{name}/json")["State"]["Pid"] for name in ("aa", "bb")]
+    assert len({os.readlink(f"/proc/{pid}/ns/net") for pid in pids}) == 1
+    joined = api.get("/containers/aa/json")["NetworkSettings"]["Networks"]
+    lines = Path(f"/proc/{pids[0]}/net/dev").read_text().splitlines()
+    assert sum(line.strip().startswith("eth") for line in lines) == len(joined)
+    for name in ("bb", "cc", "aa"):
+        api.request("POST", f"/containers/{name}/stop?t=0")
+    assert list(Path(engine_with_alpine.instance.run_dir, "netns").iterdir()) == []
 
 
 def test_removal_goes_before_a_start(engine_with_alpine: EngineProcess) -> None:

@@ -200,9 +200,12 @@ async def test_names_come_and_go_with_their_containers() -> None:
         assert await s.ask("client", "3.0.9.10.in-addr.arpa", "PTR") == ["www.app."]
         s.commit(ContainerStateChanged(web, EXITED))
         await s.resolver.settle()
+        assert await s.ask("client", "backend") == ["10.9.0.3", "10.9.0.4"], "others may live on in its sandbox"
+        s.commit(EndpointsChanged(web, ()))
+        await s.resolver.settle()
         assert await s.ask("client", "backend") == ["10.9.0.4"]
         await s.resolver.remove_sandbox(web)
-        s.commit(EndpointsChanged(web, ()), ContainerRemoved(web))
+        s.commit(ContainerRemoved(web))
         s.commit(EndpointsChanged(client, ()))
         await s.resolver.settle()
         assert await s.ask("client", "api") == "NXDOMAIN"
@@ -210,7 +213,7 @@ async def test_names_come_and_go_with_their_containers() -> None:
         await s.resolver.settle()
         await s.resolver.refresh()
         found = s.resolver.status
-        assert (found["queries"], found["faults"], found["networks"], found["sandboxes"]) == (16, 0, 0, 2)
+        assert (found["queries"], found["faults"], found["networks"], found["sandboxes"]) == (17, 0, 0, 2)
 
 
 @on_private_host
@@ -446,7 +449,7 @@ async def test_it_answers_alone_and_is_found_again_by_the_next_engine() -> None:
         await s.resolver.close(stop_process=False)
         assert await s.ask("client", "gone") == ["10.9.0.3"], "the engine is away"
         s.resolver = Resolver(s.instance, resolv_conf=str(s.host_file))
-        s.world = apply(s.world, ContainerStateChanged(gone, EXITED))
+        s.world = apply(apply(s.world, EndpointsChanged(gone, ())), ContainerStateChanged(gone, EXITED))
         await s.resolver.start(s.world)
         assert s.pid == pid
         assert (s.resolver.holds(client), s.resolver.holds(gone)) == (True, False)

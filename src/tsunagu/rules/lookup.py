@@ -1,6 +1,6 @@
 """What a name means to a container, by the tables that the resolver is fed with: the same values, asked in its order.
 
-Imports `names`, `sandboxes` and `model` only; pure. Must never invent a name that `names.registrations` does not give.
+Imports `names` and `model` only; pure. Must never invent a name that `names.registrations` does not give.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from tsunagu.model.network import Endpoint
 from tsunagu.model.world import World
 
 from . import names
-from .sandboxes import has_live_sandbox
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ def _holders(world: World, network_id: str, wanted: str) -> tuple[Holder, ...]:
     found, ready = [], []
     for container in world.containers.values():
         endpoint = container.endpoint_on(network_id)
-        if endpoint is None or not has_live_sandbox(world, container):
+        if endpoint is None or not endpoint.is_joined:
             continue
         registration = names.registrations(world, container).get(network_id)
         if registration is not None and wanted in map(_fold, registration.names):

@@ -14,7 +14,7 @@ from tsunagu.model.world import World
 from . import gateways, policy, remedies
 from .flows import Host, Party, Refused
 from .reasons import Fact
-from .sandboxes import has_live_sandbox, owner_of
+from .sandboxes import owner_of
 
 
 def families_of(world: World, party: Party) -> set[int]:
@@ -28,8 +28,7 @@ def families_of(world: World, party: Party) -> set[int]:
 def holder_of(world: World, address: str) -> Container | None:
     """Return the container whose living sandbox has the address."""
     for container in world.containers.values():
-        is_here = any(address in (e.ipv4, e.ipv6) for e in container.endpoints if e.is_joined)
-        if is_here and has_live_sandbox(world, container):
+        if any(address in (e.ipv4, e.ipv6) for e in container.endpoints if e.is_joined):
             return container
     return None
 

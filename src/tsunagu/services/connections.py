@@ -12,7 +12,7 @@ from tsunagu.model.errors import EngineError, Forbidden, InvalidParameter, NotFo
 from tsunagu.model.network import Endpoint, EndpointConfig, Network
 from tsunagu.model.world import EndpointsChanged, World, apply
 from tsunagu.rules import endpoint_options, gateways, modes, names, spec
-from tsunagu.rules.sandboxes import has_live_sandbox, joins, owner_of
+from tsunagu.rules.sandboxes import joins, owner_of
 
 from . import attachments
 from .bundles import Bundles
@@ -39,7 +39,7 @@ class Connections:
             world = self._engine.world
             network, container = world.network(network.id), world.container(container.id)
             config = self._check(world, network, container, replace(config, network=network.name))
-            if has_live_sandbox(world, container):
+            if self._lifecycle.sandboxes.is_kept(container):
                 with self._engine.joining([network.id]):
                     await self._join(world, network, container, config)
             else:
@@ -80,7 +80,7 @@ class Connections:
                 raise Forbidden(f"container {container.id} is not connected to network {network.name}")
             rest = tuple(e for e in container.endpoints if e is not endpoint)
             future = apply(world, EndpointsChanged(container.id, rest))
-            if has_live_sandbox(world, container):
+            if self._lifecycle.sandboxes.is_kept(container):
                 path = self._lifecycle.sandboxes.path(container.id)
                 # Names go first, then the other default route comes, then the interface goes: nothing is lost.
                 async with AsyncExitStack() as undo:

@@ -20,7 +20,6 @@ from tsunagu.model.network import Network
 from tsunagu.model.world import ContainerStateChanged, Event, NetworkCreated, NetworkRemoved, World
 from tsunagu.rules import names
 from tsunagu.rules.names import Registration, View
-from tsunagu.rules.sandboxes import has_live_sandbox
 from tsunagu.wire import control
 
 from .resolver_link import Link
@@ -62,7 +61,7 @@ class Resolver:
         await self._link.open()
         for container_id, sockets in self._link.held.items():
             container = world.containers.get(container_id)
-            if container is not None and has_live_sandbox(world, container):
+            if container is not None and self._is_live(container):
                 self._sockets[container_id] = sockets
                 self._views[container_id] = names.view(world, container)
             else:
@@ -202,10 +201,8 @@ class Resolver:
         return names.registrations(self._world, container)
 
     def _is_live(self, container: Container) -> bool:
-        if container.is_running or container.id in self._starting:
-            return True
-        is_joined = any(e.is_joined for e in container.endpoints)  # cheap, and mostly not
-        return is_joined and has_live_sandbox(self._world, container)
+        """A stopped container has joined endpoints as long as others keep its sandbox (services/sandboxes.py)."""
+        return container.is_running or container.id in self._starting or any(e.is_joined for e in container.endpoints)
 
     def _update(self, container: Container) -> None:
         """Bring names and view of one container in line with what it is now."""

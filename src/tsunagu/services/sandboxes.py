@@ -85,7 +85,7 @@ class Sandboxes:
     def _find(self, container: Container) -> Container | None:
         word = target_word(container.host.network_mode)
         if word is None:
-            return container if self._is_kept(container) else None
+            return container if self.is_kept(container) else None
         try:
             target = self._engine.world.container(word)
         except EngineError as error:
@@ -96,7 +96,7 @@ class Sandboxes:
         if target.id == container.id:
             raise KernelFailure("cannot join own network namespace")
         owner = owner_of(self._engine.world, target)
-        if joins(owner) or not self._is_kept(owner):
+        if joins(owner) or not self.is_kept(owner):
             raise Conflict(
                 "cannot join network namespace of a non running container: "
                 f"container {target.name} is {target.state.status.value}",
@@ -106,7 +106,9 @@ class Sandboxes:
             )
         return owner
 
-    def _is_kept(self, owner: Container) -> bool:
+    def is_kept(self, owner: Container) -> bool:
+        """Whether a sandbox is there: a process lives in it or is just entering it. The caller holds its owner's lock,
+        or asks again when it does."""
         return self._entering[owner.id] > 0 or has_live_sandbox(self._engine.world, owner)
 
     # ---- make
@@ -171,13 +173,13 @@ class Sandboxes:
         """Give a sandbox back if nobody lives in it any more: a process in it has ended that was not its owner's."""
         async with self._engine.lock(owner_id):
             owner = self._engine.world.containers.get(owner_id)
-            if owner is not None and not self._is_kept(owner):
+            if owner is not None and not self.is_kept(owner):
                 await self._give_back(owner)
 
     async def cut(self, owner: Container) -> None:
         """Take the sandbox from under whoever lives in it, because its owner is removed; the caller holds the owner's
         lock. As in Docker, they go on with nothing but a loopback interface."""
-        if not joins(owner) and self._is_kept(owner):
+        if not joins(owner) and self.is_kept(owner):
             left = ", ".join(one.name for one in sharers(self._engine.world, owner))
             log.warning("sandbox removed with its owner container=%s was used by %s", owner.name, left)
             await self._give_back(owner)
