@@ -286,3 +286,28 @@ def test_prune(cli: CommandLine, engine: EngineProcess) -> None:
     assert lines[0] == "Deleted Networks:"
     assert sorted(line for line in lines[1:] if line) == ["idle1", "idle2"]
     assert cli("network ls --filter type=custom --format {{.Name}}").ok() == "used"
+
+
+def test_prune_keeps_what_its_filters_say(cli: CommandLine) -> None:
+    for name, options in (("red", "--label color=red"), ("blue", "--label color=blue"), ("plain", "")):
+        cli(f"network create {options} {name}").ok()
+        cli(f"create --name c-{name} {options} alpine true").ok()
+
+    def networks() -> list[str]:
+        return sorted(cli("network ls --filter type=custom --format {{.Name}}").ok().split())
+
+    def containers() -> list[str]:
+        return sorted(cli("ps -a --format {{.Names}}").ok().split())
+
+    for kind, left in (("network", networks), ("container", containers)):
+        before = left()
+        cli(f"{kind} prune -f --filter until=1h").ok()
+        assert left() == before, "all are younger"
+        cli(f"{kind} prune -f --filter label=color=red").ok()
+        assert [one for one in before if "red" not in one] == left()
+        cli(f"{kind} prune -f --filter label!=color").ok()
+        assert [one for one in before if "blue" in one] == left()
+        sentence = DAEMON + "invalid filter 'nosuch'"
+        cli.refuses(cli(f"{kind} prune -f --filter nosuch=1"), 1, sentence)
+        cli(f"{kind} prune -f").ok()
+        assert left() == []
