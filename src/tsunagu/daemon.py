@@ -33,6 +33,7 @@ from tsunagu.services.connections import Connections
 from tsunagu.services.containers import Containers
 from tsunagu.services.dns import Dns
 from tsunagu.services.dns_log import DnsLog
+from tsunagu.services.doctor import Doctor
 from tsunagu.services.engine import Engine
 from tsunagu.services.execs import Execs
 from tsunagu.services.firewall import Firewall
@@ -42,6 +43,7 @@ from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.links import Links
 from tsunagu.services.maps import Maps
 from tsunagu.services.networks import Networks
+from tsunagu.services.orphans import Orphans
 from tsunagu.services.pausing import Pausing
 from tsunagu.services.ports import Ports
 from tsunagu.services.reconcile import nothing_runs, reconcile
@@ -164,7 +166,8 @@ async def _serve(instance: Instance) -> None:
     images.on_event = partial(engine.emit, "image")
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
-    await reconcile(engine, kernel, runtime, networks, bundles, lifecycle, containers, resolver)
+    orphans = Orphans(engine, kernel, runtime, bundles, lifecycle.sandboxes)
+    await reconcile(engine, runtime, networks, lifecycle, containers, resolver, orphans)
     app = App(
         engine=engine,
         containers=containers,
@@ -179,6 +182,7 @@ async def _serve(instance: Instance) -> None:
         images=images,
         execs=execs,
         system=system,
+        doctor=Doctor(engine, kernel, firewall, lifecycle, resolver, orphans),
         why=Why(engine, kernel, lifecycle, firewall),
         maps=Maps(engine, kernel),
         dns=Dns(engine, kernel, lifecycle, DnsLog(resolver)),

@@ -334,6 +334,8 @@ def make_app(directory: Path) -> App:
         "commits": None,  # makes layers of real files: tests/e2e/test_commit.py
         "archives": None,  # reads and writes real files: tests/e2e/test_cp.py
         "maps": None,  # draws the real world: tests/e2e
+        "dns": None,  # asks inside real sandboxes: tests/e2e
+        "doctor": None,  # the same: tests/e2e/test_doctor.py
         "why": None,  # asks the kernel for everything: tests/e2e/test_why.py
     }
     # A service that no test here asks for needs no fake.

@@ -262,7 +262,7 @@ CASES = (
             NET, f"run -d --name c1 --network app {SLEEP}", serve("c2", "--network app --cap-add NET_ADMIN"),
             "exec c2 ip link set eth0 down",
         ),
-        "c1 c2:80", "unanswered", "tsunagu info", fix=("exec c2 ip link set eth0 up",),
+        "c1 c2:80", "unanswered", "tsunagu doctor", fix=("exec c2 ip link set eth0 up",),
     ),
 )  # fmt: skip
 

@@ -90,9 +90,11 @@ class Exchange:
     async def run(self, probes: Sequence[Probe], expected: Collection[int], patience: float) -> set[int]:
         """Return the indexes of the probes that arrived and were answered; those of `expected` are waited for, up to
         `patience` seconds."""
-        self._probes, self._reached = probes, set()
         while self._calls:  # what an earlier run gave up would go on trying
             self._calls.popitem()[1][1].close()
+        while self._receive(0):  # and what arrived after its end belongs to it
+            pass
+        self._probes, self._reached = probes, set()
         wanted = set(expected)
         await self._send(range(len(probes)))
         deadline, again = time.monotonic() + patience, time.monotonic() + AGAIN
@@ -137,8 +139,10 @@ class Exchange:
                     sock.close()
             self._receive(0)
 
-    def _receive(self, timeout: float) -> None:
-        for descriptor, _ in self._poll.poll(timeout):
+    def _receive(self, timeout: float) -> bool:
+        """Take what arrives within `timeout` seconds; False when nothing did."""
+        ready = self._poll.poll(timeout)
+        for descriptor, _ in ready:
             if descriptor in self._servers:
                 self._answer(*self._servers[descriptor])
             elif descriptor in self._calls:
@@ -149,6 +153,7 @@ class Exchange:
                 sock.close()
             else:
                 self._collect(*self._replies[descriptor])
+        return bool(ready)
 
     def _answer(self, protocol: str, server: socket.socket) -> None:
         with suppress(OSError):

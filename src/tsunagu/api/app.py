@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tsunagu.services.connections import Connections
     from tsunagu.services.containers import Containers
     from tsunagu.services.dns import Dns
+    from tsunagu.services.doctor import Doctor
     from tsunagu.services.engine import Engine
     from tsunagu.services.execs import Execs
     from tsunagu.services.images import Images
@@ -46,6 +47,7 @@ class App:
         execs: Execs,
         system: System,
         why: Why,
+        doctor: Doctor,
         maps: Maps,
         dns: Dns,
     ) -> None:
@@ -63,5 +65,6 @@ class App:
         self.execs = execs
         self.system = system
         self.why = why
+        self.doctor = doctor
         self.maps = maps
         self.dns = dns

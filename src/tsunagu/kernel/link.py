@@ -50,6 +50,8 @@ class Link(NamedTuple):
     mac: str
     alias: str
     is_up: bool
+    master: int = 0  # index of the bridge it is a port of
+    group: int = 0
 
 
 # ---- bridges
@@ -174,6 +176,28 @@ def _hairpin(name: str) -> Message:
         family=netlink.AF_BRIDGE,
     )
     return Message(netlink.RTM_SETLINK, 0, body, f"let the bridge send frames of {name} back to it")
+
+
+def attach_ports(nl: Socket, plans: Sequence[InterfacePlan]) -> None:
+    """Put host ends that exist on their bridges again, up; the thread must be in the host namespace. Raises
+    NetlinkError, and OSError for a missing bridge."""
+    nl.send(
+        [
+            Message(
+                netlink.RTM_SETLINK,
+                0,
+                netlink.link_body(
+                    netlink.number(IFLA_MASTER, socket.if_nametoindex(plan.bridge)),
+                    netlink.number(_IFLA_GROUP, port_group(plan.bridge)),
+                    index=socket.if_nametoindex(plan.host_name),
+                ),
+                f"put {plan.host_name} on bridge {plan.bridge}",
+            )
+            for plan in plans
+        ]
+    )
+    nl.send([_hairpin(plan.host_name) for plan in plans if plan.has_hairpin])
+    nl.send([_up(plan.host_name) for plan in plans])
 
 
 def configure_inner(nl: Socket, plans: Sequence[InterfacePlan], *, with_loopback: bool) -> None:
@@ -350,6 +374,8 @@ def _parse_link(body: bytes) -> Link:
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
         is_up=bool(flags & _IFF_UP),
+        master=int.from_bytes(found.get(IFLA_MASTER, b""), "little"),
+        group=int.from_bytes(found.get(_IFLA_GROUP, b""), "little"),
     )
 
 

@@ -19,11 +19,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from tsunagu.model.checkup import Chain, LinkState, SandboxState
 from tsunagu.model.errors import KernelFailure
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import BridgePlan, InterfacePlan, PortPlan, PublishedPort, RoutePlan, SandboxPlan
 
-from . import conntrack, firewall, link, netns, ports, probes, ruleset, sockets, sysctl
+from . import checkup, conntrack, firewall, link, netns, ports, probes, ruleset, sockets, sysctl
 from .netlink import Socket
 from .netns import Worker
 from .probes import Surroundings
@@ -217,6 +218,32 @@ class NetworkKernel:
     async def sandbox_mtus(self, path: str) -> dict[str, int]:
         """Return the packet size in bytes of every interface in the sandbox at `path`. Raises KernelFailure."""
         return await self._run(f"interfaces of {path}", self._inside, path, probes.mtus)
+
+    async def repair_interfaces(self, plans: Sequence[InterfacePlan]) -> None:
+        """Put host ends that were taken off their bridges on them again, up. Raises KernelFailure."""
+        await self._run("interfaces", link.attach_ports, self._nl, plans)
+
+    async def link_states(self) -> list[LinkState]:
+        """Return every link of the host, with its bridge and addresses. Raises KernelFailure."""
+        return await self._run("links", checkup.links, self._nl, self._mark)
+
+    async def sandbox_state(self, path: str, pid: int) -> SandboxState:
+        """Return what is pinned at `path`; `pid` is a process that should live there, or 0. Raises KernelFailure."""
+        try:
+            addresses = await self._netns.run(self._inside, path, checkup.inside)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # no file, or nothing is mounted on it
+                return SandboxState(is_there=False)
+            raise _failure(f"sandbox {path}", error) from error
+        return checkup.sandbox(path, pid, addresses)
+
+    async def settings(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return network settings of the host by path below /proc/sys; unknown ones are left out."""
+        return await self._run("settings", checkup.settings, list(paths))
+
+    async def legacy_chains(self) -> list[Chain]:
+        """Return the forward chains that nft does not list. Runs a program where there are any."""
+        return await asyncio.to_thread(checkup.legacy_chains)
 
     async def list_links(self) -> set[str]:
         """Return the names of the bridges and host ends that this instance made and that exist."""

@@ -99,6 +99,11 @@ class Engine:
         finally:
             self._joining.subtract(wanted)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an operation is under way whose things in the kernel the world does not know yet."""
+        return any(self._joining.values()) or bool(self.db.all("intent"))
+
     def is_being_joined(self, network_id: str) -> bool:
         return self._joining[network_id] > 0
 

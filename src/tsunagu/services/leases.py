@@ -29,6 +29,19 @@ class Leases:
         """Return the leased addresses of a network and the ids of their holders."""
         return self._holders.get(network_id, {})
 
+    def everything(self) -> Mapping[str, Mapping[str, str]]:
+        """Return all leases: network id -> address -> container id."""
+        return self._holders
+
+    def repair(self, world: World) -> None:
+        """Lease what the containers of `world` have, and forget the leases of containers that are gone."""
+        for network_id, holders in Leases(world).everything().items():
+            for address, container_id in holders.items():
+                self.take(network_id, address, container_id)
+        for taken in self._holders.values():
+            for address in [one for one, holder in taken.items() if holder not in world.containers]:
+                del taken[address]
+
     def take(self, network_id: str, address: str, container_id: str) -> None:
         self._holders.setdefault(network_id, {})[address] = container_id
 

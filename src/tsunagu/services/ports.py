@@ -89,10 +89,21 @@ class Ports:
             finally:
                 sockets.release(held)
 
+    def held(self) -> dict[str, set[PublishedPort]]:
+        """Return the ports that are really held, by container id."""
+        return {
+            container_id: {port for port, one in held.items() if one is None or one.fileno() >= 0}
+            for container_id, held in self._held.items()
+        }
+
     async def adopt(self, container: Container) -> None:
         """Take the ports of a container that an earlier engine started; one that is gone meanwhile is logged."""
         for port in (port for endpoint in container.endpoints for port in endpoint.ports):
             held = self._held.setdefault(container.id, {})
+            if (one := held.get(port)) is not None and one.fileno() < 0:
+                del held[port]
+            if port in held:
+                continue
             if not port.host_port:
                 continue
             exact = PortPlan(

@@ -5,24 +5,21 @@ nobody owns. CNI's CHECK and GC in one pass; running containers are never touche
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
-from tsunagu.model.container import Container, Status
+from tsunagu.model.container import Status
 from tsunagu.model.errors import EngineError
 from tsunagu.model.world import ContainerStateChanged
 from tsunagu.rules import names
 
 from . import pausing
-from .bundles import Bundles
 from .containers import Containers
 from .engine import Engine
 from .lifecycle import Lifecycle
 from .networks import Networks
+from .orphans import Orphans
 from .resolver import Resolver
 
 log = logging.getLogger("tsunagu.reconcile")
@@ -30,13 +27,12 @@ log = logging.getLogger("tsunagu.reconcile")
 
 async def reconcile(
     engine: Engine,
-    kernel: NetworkKernel,
     runtime: Runtime,
     networks: Networks,
-    bundles: Bundles,
     lifecycle: Lifecycle,
     containers: Containers,
     resolver: Resolver,
+    orphans: Orphans,
 ) -> None:
     """Run once, before the API is served."""
     lifecycle.sandboxes.forget_dead()
@@ -58,7 +54,7 @@ async def reconcile(
                 await lifecycle.sandboxes.open_resolver(engine.world, container)
             except EngineError as error:  # its last process has ended meanwhile, or its namespace is gone
                 log.warning("no name server for container=%s: %s", container_id[:12], error)
-    await _remove_orphans(engine, kernel, runtime, bundles, running, sandboxes)
+    await orphans.remove(await orphans.find())
     for identifier, operation in engine.db.all("intent"):
         container_or_none = engine.world.containers.get(identifier)
         if container_or_none is not None and identifier not in running:
@@ -81,35 +77,6 @@ async def _discard(engine: Engine, containers: Containers, container_id: str) ->
         if container is not None and not container.is_running:
             log.info("finishing a removal container=%s", container_id[:12])
             await containers.discard(container)
-
-
-async def _remove_orphans(
-    engine: Engine,
-    kernel: NetworkKernel,
-    runtime: Runtime,
-    bundles: Bundles,
-    running: set[str],
-    sandboxes: Mapping[str, Container],
-) -> None:
-    for container_id in runtime.known() - running:
-        log.info("removing an orphaned process container=%s", container_id[:12])
-        await runtime.delete(container_id)
-    wanted_links = {n.bridge for n in engine.world.networks.values()} | {
-        e.host_ifname for owner in sandboxes.values() for e in owner.endpoints
-    }
-    for sandbox in await kernel.list_sandboxes():
-        if os.path.basename(sandbox) not in sandboxes:
-            log.info("removing an orphaned sandbox sandbox=%s", os.path.basename(sandbox)[:12])
-            await kernel.tear_down_sandbox(sandbox, ())
-    for link in sorted(await kernel.list_links() - wanted_links):
-        log.info("removing an orphaned link link=%s", link)
-        await kernel.remove_bridge(link)
-    for container_id in bundles.mounted() - running:
-        log.info("unmounting an orphaned rootfs container=%s", container_id[:12])
-        await bundles.unmount(container_id)
-    for container_id in bundles.stored() - set(engine.world.containers):
-        log.info("removing an orphaned directory container=%s", container_id[:12])
-        await bundles.remove(container_id)
 
 
 def nothing_runs(engine: Engine) -> bool:

@@ -33,6 +33,7 @@ from tsunagu.rules.sandboxes import owner_of, sharers
 from tsunagu.wire import dns
 from tsunagu.wire.nft_listing import Count
 
+from .asking import ask
 from .engine import Engine
 from .firewall import Firewall
 from .lifecycle import Lifecycle
@@ -194,25 +195,8 @@ class _Probe:
 
     async def _question(self, name: str, family: int) -> list[str]:
         """Ask 127.0.0.11 for addresses from inside A. Raises OSError, TimeoutError, KernelFailure."""
-        assert self._source is not None
-        encoded = dns.encode_name(name)
-        if encoded is None:
-            return []
-        identifier = secrets.token_bytes(2)
-        asked = dns.question(encoded, dns.A if family == 4 else dns.AAAA)
-        query = identifier + struct.pack("!5H", 0x0100, 1, 0, 0, 0) + asked
         (sock,) = await self._sockets(socket.SOCK_DGRAM, 4)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(ASK_SECONDS):
-                await loop.sock_connect(sock, (names.RESOLVER_ADDRESS, 53))
-                await loop.sock_sendall(sock, query)
-                while True:
-                    reply = await loop.sock_recv(sock, 4096)
-                    if dns.answers_question(reply, identifier, asked):
-                        return [str(ip_address(address)) for address in dns.addresses(reply)]
-        finally:
-            sock.close()
+        return await ask(sock, name, family, ASK_SECONDS)
 
     async def _sockets(self, kind: int, family: int, protocol: int = 0) -> list[socket.socket]:
         """A socket of A's own: opened inside its sandbox."""
@@ -386,11 +370,11 @@ class _Probe:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await loop.sock_connect(sock, (address, self._flow.port))
         except TimeoutError as error:
-            raise _Wrong(Fact.UNANSWERED, "tsunagu info", address=address) from error
+            raise _Wrong(Fact.UNANSWERED, "tsunagu doctor", address=address) from error
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
                 raise _Wrong(Fact.REFUSED, self._logs(target), target=target) from error
-            raise _Wrong(Fact.UNANSWERED, "tsunagu info", address=address) from error
+            raise _Wrong(Fact.UNANSWERED, "tsunagu doctor", address=address) from error
         finally:
             sock.close()
         self._note(f"a connection to {address} port {self._flow.port} succeeds")
@@ -410,7 +394,7 @@ class _Probe:
                     if packet[0] == (0 if family == 4 else 129) and packet[8:] == payload:
                         break
         except (TimeoutError, OSError) as error:
-            raise _Wrong(Fact.UNANSWERED, "tsunagu info", address=address) from error
+            raise _Wrong(Fact.UNANSWERED, "tsunagu doctor", address=address) from error
         finally:
             sock.close()
         self._note(f"{address} answers an echo request")

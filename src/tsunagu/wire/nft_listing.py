@@ -11,12 +11,15 @@ from typing import TypeAlias
 
 import msgspec
 
+from tsunagu.model.checkup import Chain
 from tsunagu.rules.policy import Rule
 
 from . import nft
 
 _COUNTER = re.compile(r"counter packets (\d+) bytes (\d+)")
 _COMMENT = re.compile(r' comment "([^"]*)"')
+_BARE = re.compile(r"counter packets \d+ bytes \d+ ?")
+_ROUTED = ("ip", "ip6", "inet")  # families whose forward hook sees what the host routes
 _ELEMENTS = "elements = {"
 
 
@@ -74,6 +77,37 @@ def _line(text: str) -> Line:
     if found is None:
         return Line(text)
     return Line(_COUNTER.sub("counter", text), Count(int(found[1]), int(found[2])))
+
+
+def forward_chains(listing: str, but: str) -> list[Chain]:
+    """Return the chains that see forwarded packets in a listing of everything, those of our table `but` left out."""
+    found: list[Chain] = []
+    table = name = ""
+    lines: list[str] = []
+    for raw in listing.splitlines():
+        words = raw.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0] == "table" and words[-1] == "{":
+            table, name = " ".join(words[1:3]), ""
+        elif words[-1] == "{":
+            name, lines = (words[1] if words[0] == "chain" else ""), []
+        elif words != ["}"]:
+            lines.append(" ".join(words))
+        elif name:
+            if lines and " hook forward " in lines[0] and table.split()[-1] != but and table.split()[0] in _ROUTED:
+                found.append(_chain(f"{table} {name}", lines))
+            name = ""
+    return found
+
+
+def _chain(where: str, lines: Sequence[str]) -> Chain:
+    rules = [_BARE.sub("", line) for line in lines[1:]]
+    return Chain(
+        where=where,
+        drops="policy drop" in lines[0] or any(rule.startswith(("drop", "reject")) for rule in rules),
+        accepts=tuple(rule for rule in rules if "accept" in rule.split()),
+    )
 
 
 def counters(programme: Iterable[Rule], blocks: Blocks) -> dict[Rule, Count]:

@@ -103,6 +103,7 @@ TOP: dict[str, Entry] = {
     "create": CONTAINER["create"],
     "daemon": ("daemon", "DAEMON"),
     "diff": CONTAINER["diff"],
+    "doctor": ("doctor", "DOCTOR"),
     "events": SYSTEM["events"],
     "export": CONTAINER["export"],
     "history": IMAGE["history"],
