@@ -22,6 +22,7 @@ from tsunagu.api.server import Server
 from tsunagu.kernel import descriptors
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
+from tsunagu.kernel.volumes import VolumeFiles
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
 from tsunagu.rules.links import VARIABLES
@@ -53,6 +54,7 @@ from tsunagu.services.sessions import Sessions
 from tsunagu.services.statistics import Statistics
 from tsunagu.services.system import System
 from tsunagu.services.updating import Updating
+from tsunagu.services.volumes import Volumes
 from tsunagu.services.why import Why
 from tsunagu.store.db import Database
 
@@ -152,7 +154,10 @@ async def _serve(instance: Instance) -> None:
     firewall = Firewall(engine, kernel)
     await firewall.watch()
     networks = Networks(engine, kernel, firewall)
-    bundles = Bundles(engine, images, runtime, keeps_link_variables=os.environ.get(VARIABLES) == "1")
+    files = VolumeFiles(instance)
+    files.open()
+    volumes = Volumes(engine, files, images.storage)
+    bundles = Bundles(engine, images, runtime, volumes, keeps_link_variables=os.environ.get(VARIABLES) == "1")
     links = Links(engine, bundles, firewall)
     lifecycle = Lifecycle(engine, kernel, runtime, bundles, resolver, Ports(engine, kernel, firewall), links)
     policies = Restarts(engine, lifecycle)
@@ -167,7 +172,7 @@ async def _serve(instance: Instance) -> None:
     if await kernel.enable_forwarding():
         log.warning("net.ipv4.ip_forward was off: switched on, containers need it to reach outside their network")
     orphans = Orphans(engine, kernel, runtime, bundles, lifecycle.sandboxes)
-    await reconcile(engine, runtime, networks, lifecycle, containers, resolver, orphans)
+    await reconcile(engine, runtime, networks, lifecycle, containers, resolver, volumes, orphans)
     app = App(
         engine=engine,
         containers=containers,
@@ -183,6 +188,7 @@ async def _serve(instance: Instance) -> None:
         execs=execs,
         system=system,
         doctor=Doctor(engine, kernel, firewall, lifecycle, resolver, orphans),
+        volumes=volumes,
         why=Why(engine, kernel, lifecycle, firewall),
         maps=Maps(engine, kernel),
         dns=Dns(engine, kernel, lifecycle, DnsLog(resolver)),
@@ -215,6 +221,7 @@ async def _serve(instance: Instance) -> None:
     await kernel.close()
     engine.events.close()
     await images.close()
+    await files.close()
     engine.db.close()
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tsunagu.api.app import App
+from tsunagu.kernel.volumes import VolumeFiles
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotFound, NotModified, Unavailable
 from tsunagu.model.image import Image, parse_reference
@@ -27,6 +28,7 @@ from tsunagu.model.world import (
 )
 from tsunagu.services.duplex import Duplex
 from tsunagu.services.engine import Engine
+from tsunagu.services.volumes import Volumes
 from tsunagu.store.db import Database
 
 IMAGE_ID = "sha256:" + "1a" * 32
@@ -297,6 +299,13 @@ class FakeConnections:
         self.made = [m for m in self.made if m[:2] != (word, container_word)]
 
 
+class FakeStorage:
+    """No image: volumes that are made alone are never filled."""
+
+    async def open_image(self, diff_ids: tuple[str, ...]) -> int:
+        raise KernelFailure("there are no layers here")
+
+
 class FakeSystem:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -319,6 +328,9 @@ def make_app(directory: Path) -> App:
     engine = Engine(instance, Database(str(directory / "db")))
     engine.commit(NetworkCreated(Network(id=engine.new_id(), name="bridge", is_builtin=True, created=time.time_ns())))
     images = FakeImages()
+    files = VolumeFiles(instance)
+    files.open()
+    storage: Any = FakeStorage()
     fakes: dict[str, Any] = {
         "engine": engine,
         "containers": FakeContainers(engine, images),
@@ -329,6 +341,7 @@ def make_app(directory: Path) -> App:
         "execs": FakeExecs(engine),
         "system": FakeSystem(engine),
         "updating": None,  # changes real containers: tests/e2e/test_restarts.py
+        "volumes": Volumes(engine, files, storage),
         "pausing": None,  # freezes real processes: tests/e2e/test_pausing.py
         "statistics": None,  # reads real cgroups: tests/e2e/test_stats.py
         "commits": None,  # makes layers of real files: tests/e2e/test_commit.py

@@ -132,8 +132,24 @@ def test_docker_images_load_save(served: Served, tmp_path) -> None:  # type: ign
 def test_docker_refusals(served: Served) -> None:
     assert 'This node is not a swarm manager. Use "docker swarm init"' in run(served, "node", "ls").stderr
     assert run(served, "volume", "ls", "-q").stdout == ""
-    assert "making volumes is not supported yet" in run(served, "volume", "create", "v").stderr
     assert "logging in" in run(served, "login", "-u", "u", "-p", "p", "registry.example").stderr
+
+
+@needs_cli
+def test_docker_volumes(served: Served) -> None:
+    assert run(served, "volume", "create", "--label", "a=1", "data").stdout == "data\n"
+    assert run(served, "volume", "ls").stdout == "DRIVER    VOLUME NAME\nlocal     data\n"
+    assert run(served, "volume", "ls", "-q", "--filter", "label=a=2").stdout == ""
+    assert run(served, "volume", "ls", "-q", "--filter", "name=dat", "--filter", "dangling=true").stdout == "data\n"
+    assert run(served, "volume", "inspect", "-f", "{{.Labels}} {{.Scope}}", "data").stdout == "map[a:1] local\n"
+    assert "get nosuch: no such volume" in run(served, "volume", "inspect", "nosuch").stderr
+    assert "invalid filter 'nosuch'" in run(served, "volume", "ls", "--filter", "nosuch=1").stderr
+    assert run(served, "volume", "rm", "data").stdout == "data\n"
+    assert "get data: no such volume" in run(served, "volume", "rm", "data").stderr
+    assert run(served, "volume", "rm", "-f", "data").stdout == "data\n"
+    run(served, "volume", "create", "data")
+    assert run(served, "volume", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+    assert run(served, "volume", "prune", "-af").stdout.startswith("Deleted Volumes:\ndata\n\n")
 
 
 def test_docker_py(served: Served) -> None:

@@ -41,7 +41,7 @@ HOST: dict[str, Any] = {
     "MemorySwappiness": 10, "NanoCpus": 10**9, "OomKillDisable": True, "Init": True, "PidsLimit": 10,
     "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 10}], "Binds": ["/a:/b"], "ContainerIDFile": "/x",
     "LogConfig": {"Type": "none"}, "NetworkMode": "bridge", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]},
-    "RestartPolicy": {"Name": "always"}, "AutoRemove": True, "VolumeDriver": "x", "VolumesFrom": ["other"],
+    "RestartPolicy": {"Name": "always"}, "AutoRemove": True, "VolumeDriver": "local", "VolumesFrom": ["other"],
     "Mounts": [{"Type": "tmpfs", "Target": "/x"}], "ConsoleSize": [24, 80], "Annotations": {"a": "b"},
     "CapAdd": ["NET_ADMIN"], "CapDrop": ["ALL"], "CgroupnsMode": "host", "Dns": ["1.1.1.1"], "DnsOptions": ["rotate"],
     "DnsSearch": ["x"], "ExtraHosts": ["a:1.2.3.4"], "GroupAdd": ["1"], "IpcMode": "host", "Cgroup": "x",

@@ -26,13 +26,17 @@ def test_disk_usage_and_what_prune_takes(
     cli("run -d --name up alpine sleep 1000").ok()
     cli("run --name down alpine sh -c", "head -c 2000000 /dev/zero > /big").ok()
     cli("network create idle").ok()
+    cli("run --rm -v named:/data alpine sh -c", "head -c 1000000 /dev/zero > /data/big").ok()
+    cli("run --name holder -v /anonymous -v named:/data alpine true").ok()
     cli("commit --change 'LABEL keep=yes' down made/one").ok()
     cli("commit --change 'LABEL keep=no' down made/two").ok()
     lines = {line.split("  ")[0]: line.split() for line in cli("system df").ok().splitlines()}
     assert lines["TYPE"] == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert lines["Images"][1:3] == ["3", "1"]
-    assert lines["Containers"][1:3] == ["2", "1"] and lines["Containers"][3].endswith("MB")
+    assert lines["Containers"][1:3] == ["3", "1"] and lines["Containers"][3].endswith("MB")
     assert "(9" in " ".join(lines["Containers"]) or "(100%)" in lines["Containers"]
+    assert lines["Local Volumes"][:5] == ["Local", "Volumes", "2", "2", "1MB"]
+    assert "named" in cli("system df -v").ok().partition("Local Volumes space usage:")[2]
     assert "Containers space usage:" in cli("system df -v").ok()
     assert "Total reclaimed space: 0B" in cli("image prune -af --filter label=nosuch").ok()
     assert "Total reclaimed space: 0B" in cli("image prune -af --filter until=24h").ok()
@@ -47,4 +51,12 @@ def test_disk_usage_and_what_prune_takes(
     done = cli("system prune -af").ok()
     assert "Deleted Containers:\n" in done and "Deleted Networks:\nidle\n" in done and "made/one:latest" in done
     assert done.splitlines()[-1].startswith("Total reclaimed space: ") and "MB" in done.splitlines()[-1]
+    assert len(cli("volume ls -q").ok().split()) == 2, "volumes stay"
+    asked = cli("system prune --volumes", stdin=b"n\n")
+    assert "\n  - all anonymous volumes not used by at least one container\n" in asked.out
+    done = cli("system prune --volumes -f").ok()
+    assert "Deleted Volumes:\n" in done and cli("volume ls -q").ok() == "named"
+    assert 'The "until" filter is not supported with "--volumes"' in (
+        cli("system prune -f --volumes --filter until=1h").err
+    )
     assert cli("ps -aq").ok().count("\n") == 0 and cli("images -q").ok().count("\n") == 0

@@ -17,6 +17,7 @@ from tsunagu.kernel import accounts
 from tsunagu.kernel.runtime import ExecSession, Exit, Process, Runtime
 from tsunagu.model.container import Config, Container, HostConfig
 from tsunagu.model.instance import Instance
+from tsunagu.rules import mounts
 from tsunagu.services import streams
 from tsunagu.wire import oci, stdcopy
 
@@ -91,6 +92,7 @@ class Boxes:
         return Container(
             id=name, name=name, created=1, image_id="", path=command[0], args=command[1:],
             config=Config(**{"hostname": name, **config}), host=HostConfig(**host),
+            mounts=tuple(mounts.parse(text) for text in host.get("binds", ())),
         )  # fmt: skip
 
     def bundle(self, container: Container, changes: Mapping[str, Any] | None = None) -> str:

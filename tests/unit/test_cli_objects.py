@@ -36,7 +36,7 @@ def test_inspect_prints_what_it_found_and_then_the_error(engine: CannedEngine) -
         '                "a": null\n            }\n        ]\n    }\n]\n'
     )
     assert engine.lines() == ["GET /containers/web/json"] + [
-        f"GET /{path}" for path in ("containers/nosuch/json", "images/nosuch/json", "networks/nosuch")
+        f"GET /{path}" for path in ("containers/nosuch/json", "images/nosuch/json", "networks/nosuch", "volumes/nosuch")
     ]
     assert tsunagu(engine, "inspect", "nosuch") == (1, "[]\n", "Error: No such object: nosuch\n")
 

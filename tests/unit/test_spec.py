@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsunagu.model.container import Config, Container, HostConfig
-from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotSupported
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network, Subnet
 from tsunagu.model.world import ContainerCreated, NetworkCreated, World, apply
@@ -135,24 +135,3 @@ def test_a_taken_name_names_its_holder() -> None:
         f'Conflict. The container name "/web" is already in use by container "{holder.id}". '
         "You have to remove (or rename) that container to be able to reuse that name."
     )
-
-
-@pytest.mark.parametrize(
-    ("bind", "kind"),
-    [
-        ("/a:/b", None),
-        ("/a:/b:ro", None),
-        ("vol:/b", NotSupported),
-        ("/a", InvalidParameter),
-        ("/a:b", InvalidParameter),
-        ("/a:/", InvalidParameter),
-        (":/b", InvalidParameter),
-        ("/a:/b:ro:x", InvalidParameter),
-    ],
-)
-def test_binds(bind: str, kind: type[EngineError] | None) -> None:
-    if kind is None:
-        spec.check_binds([bind])
-        return
-    with pytest.raises(kind):
-        spec.check_binds([bind])

@@ -18,11 +18,13 @@ from tsunagu.api.views_container import command_text, container_json, status_tex
 from tsunagu.api.views_image import image_json, image_summary_json
 from tsunagu.api.views_network import endpoint_json, network_json
 from tsunagu.api.views_system import event_json, info_json, version_json
+from tsunagu.api.views_volume import volume_json
 from tsunagu.model.container import Config, Container, HostConfig, PortBinding, State, Status
 from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.image import Image
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.volume import Mount, Volume
 from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.services.events import EngineEvent
 
@@ -49,6 +51,11 @@ def make_world() -> tuple[World, Container]:
         args=("-g", "daemon off;"),
         config=Config(image="nginx", hostname="web1", exposed_ports={"80/tcp": {}}, env=("A=b",)),
         host=HostConfig(network_mode="app", binds=("/a:/b:ro",)),
+        mounts=(
+            Mount(type="bind", source="/a", destination="/b", mode="ro", is_readonly=True),
+            Mount(type="volume", name="vol", destination="/v", mode="z", copies_up=True),
+            Mount(type="tmpfs", destination="/t", options="size=1"),
+        ),
         endpoints=(
             Endpoint(
                 config=EndpointConfig(network="app", aliases=("db", "web"), has_aliases=True), network_id="2" * 64,
@@ -152,8 +159,11 @@ def test_container_inspect() -> None:
     assert list(shown["NetworkSettings"]["Networks"]) == ["app"]
     assert shown["NetworkSettings"]["IPAddress"] == ""  # only the default bridge fills the legacy fields
     assert shown["Mounts"] == [
-        {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"}
-    ]
+        {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"},
+        {"Type": "volume", "Name": "vol", "Source": "/r/volumes/vol/_data", "Destination": "/v", "Driver": "local",
+         "Mode": "z", "RW": True, "Propagation": ""},
+        {"Type": "tmpfs", "Source": "", "Destination": "/t", "Mode": "", "RW": True, "Propagation": ""},
+    ]  # fmt: skip
     assert shown["ExecIDs"] is None
     assert shown["Config"]["ExposedPorts"] == {"80/tcp": {}}
 
@@ -228,19 +238,19 @@ def test_a_joiner_shows_no_network_of_its_own() -> None:
     assert (settings["Networks"], settings["Ports"], settings["SandboxID"], settings["SandboxKey"]) == ({}, {}, "", "")
     assert shown["HostConfig"]["NetworkMode"] == f"container:{owner.id}"
     assert shown["HostsPath"].endswith(f"/containers/{owner.id}/hosts")
-    assert summary_json(world, joiner, "nginx", NOW, None)["Ports"] == []
+    assert summary_json(world, joiner, INSTANCE, "nginx", NOW, None)["Ports"] == []
 
 
 def test_summary() -> None:
     world, container = make_world()
-    shown = summary_json(world, container, "nginx", NOW + 65 * SECOND, None)
+    shown = summary_json(world, container, INSTANCE, "nginx", NOW + 65 * SECOND, None)
     assert shown["Names"] == ["/web"]
     assert shown["Command"] == "nginx -g 'daemon off;'"
     assert (shown["State"], shown["Status"], shown["Created"]) == ("running", "Up About a minute", NOW // SECOND)
     assert shown["Ports"] == [{"PrivatePort": 80, "Type": "tcp"}]
     assert shown["HostConfig"] == {"NetworkMode": "app"}
     assert "SizeRw" not in shown
-    assert summary_json(world, container, "nginx", NOW, (1, 2))["SizeRootFs"] == 2
+    assert summary_json(world, container, INSTANCE, "nginx", NOW, (1, 2))["SizeRootFs"] == 2
     assert command_text(replace(container, args=())) == "nginx"
 
 
@@ -402,7 +412,7 @@ def test_published_ports_in_inspect_and_list() -> None:
         ("80/tcp", [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]),
     ]
     assert shown["HostConfig"]["PortBindings"] == {"53/udp": [], "80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
-    listed = summary_json(world, container, "nginx", NOW, None)
+    listed = summary_json(world, container, INSTANCE, "nginx", NOW, None)
     assert listed["Ports"] == [
         {"IP": "127.0.0.1", "PrivatePort": 53, "PublicPort": 5353, "Type": "udp"},
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
@@ -434,3 +444,14 @@ def test_filters_by_port(name: str, value: str, is_shown: bool) -> None:
 def test_filters_by_something_that_is_no_port(name: str) -> None:
     with pytest.raises(InvalidParameter, match=f"invalid filter '{name}'"):
         select(make_world()[0], None, Filters({name: ["x"]}), shows_all=True, limit=0)  # type: ignore[arg-type]
+
+
+def test_volume() -> None:
+    volume = Volume(name="data", created=1_700_000_000_900_000_000)
+    assert volume_json(volume, INSTANCE) == {
+        "CreatedAt": "2023-11-14T22:13:20Z", "Driver": "local", "Labels": None, "Mountpoint": "/r/volumes/data/_data",
+        "Name": "data", "Options": None, "Scope": "local",
+    }  # fmt: skip
+    made = replace(volume, labels={"b": "1", "a": "2"}, options={"type": "tmpfs", "device": "tmpfs"})
+    shown = volume_json(made, INSTANCE)
+    assert (list(shown["Labels"]), shown["Options"]) == (["a", "b"], {"device": "tmpfs", "type": "tmpfs"})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tsunagu.services.statistics import Statistics
     from tsunagu.services.system import System
     from tsunagu.services.updating import Updating
+    from tsunagu.services.volumes import Volumes
     from tsunagu.services.why import Why
 
 
@@ -46,6 +47,7 @@ class App:
         images: Images,
         execs: Execs,
         system: System,
+        volumes: Volumes,
         why: Why,
         doctor: Doctor,
         maps: Maps,
@@ -64,6 +66,7 @@ class App:
         self.images = images
         self.execs = execs
         self.system = system
+        self.volumes = volumes
         self.why = why
         self.doctor = doctor
         self.maps = maps

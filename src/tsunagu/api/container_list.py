@@ -107,8 +107,8 @@ def _publishes(container: Container, wanted: set[tuple[int, str]]) -> bool:
 def _has_volume(container: Container, filters: Filters) -> bool:
     if "volume" not in filters:
         return True
-    paths = {part for bind in container.host.binds or () for part in bind.split(":")[:2]}
-    return any(word in paths for word in filters["volume"])
+    known = {word for mount in container.mounts for word in (mount.name or mount.source, mount.destination)}
+    return any(word in known for word in filters["volume"])
 
 
 def _ancestors(images: ImageFinder, filters: Filters) -> list[Image] | None:

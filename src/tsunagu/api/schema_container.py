@@ -1,7 +1,6 @@
 """Decoding of `POST /containers/create`: Config at the top, HostConfig, NetworkingConfig.
 
-What later versions will bring is refused by name from the one table `LATER`: enabling a field is deleting its line.
-May import model values and `api.schema`.
+Fields that the model lacks are refused by name. May import model values and `api.schema`.
 """
 
 from __future__ import annotations
@@ -17,15 +16,10 @@ from tsunagu.model.health import HealthCheck
 from tsunagu.model.network import EndpointConfig
 
 from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
-from .schema_mounts import mounts_of
+from .schema_mounts import check_volumes, mounts_of
 from .schema_update import restart_policy
 
 SHM_SIZE = 64 << 20  # Docker's default, bytes
-
-# Fields the model has and the engine does not act on yet: path, what to do instead.
-LATER = {
-    "Volumes": "bind a host directory with -v /host/path:/path, or use --tmpfs",
-}
 
 # Values of fields the model lacks that ask for nothing this engine does not do anyway.
 _HARMLESS: dict[str, tuple[object, ...]] = {
@@ -36,7 +30,6 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "Runtime": ("runc", "io.containerd.runc.v2"),
     "Isolation": ("default",),
     "UsernsMode": ("host",),
-    "VolumeDriver": ("local",),
 }
 
 # Accepted modes of namespaces, and what they are kept as.
@@ -67,17 +60,12 @@ def container_create(body: Object) -> ContainerCreate:
     if body.get("Healthcheck") is not None:
         check = decode(object_of(body, "Healthcheck"), HealthCheck, where="Healthcheck.")
         config = replace(config, healthcheck=check)
-    if config.volumes:
-        raise _later("Volumes")
+    check_volumes(config.volumes)
     # what is published is exposed too (Docker's clients send both)
     exposed = [*config.exposed_ports, *(host.port_bindings or {})]
-    config = replace(config, exposed_ports={_port(spec): {} for spec in exposed}, volumes=None)
+    config = replace(config, exposed_ports={_port(spec): {} for spec in exposed})
     host, endpoints = _attachments(host, object_of(body, "NetworkingConfig"), text_of(body, "MacAddress"))
     return ContainerCreate(config, host, endpoints)
-
-
-def _later(path: str) -> NotSupported:
-    return NotSupported(f"{path} is not supported yet", hint=LATER[path])
 
 
 def _host(body: Object) -> HostConfig:
@@ -99,15 +87,16 @@ def _host(body: Object) -> HostConfig:
         _check_address(server)
     if host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
-    binds, tmpfs = mounts_of(mounts, where)
     return replace(
         host,
         network_mode=host.network_mode or "default",
         restart_policy=policy,
         shm_size=host.shm_size or SHM_SIZE,
         port_bindings={_port(spec): found or () for spec, found in (host.port_bindings or {}).items()} or None,
-        binds=(*(host.binds or ()), *binds) or None,
-        tmpfs={**(host.tmpfs or {}), **tmpfs} or None,
+        binds=host.binds or None,
+        mounts=mounts_of(mounts, where),
+        volumes_from=host.volumes_from or None,
+        tmpfs=host.tmpfs or None,
     )
 
 

@@ -1,25 +1,36 @@
-"""Decoding of what a create request mounts: `HostConfig.Mounts`, the long form of `--mount`.
+"""Decoding of what a create request mounts (`HostConfig.Mounts`, `Volumes`) and of `POST /volumes/create`.
 
-May import model errors and `api.schema`.
+May import model values and errors, and `api.schema`.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+from msgspec.structs import replace
 
 from tsunagu.model.errors import InvalidParameter, NotSupported
+from tsunagu.model.volume import BindOptions, MountSpec, TmpfsOptions, VolumeDriver, VolumeOptions
 
-from .schema import Object, convert, decode, object_of
+from .schema import Object, convert, decode, is_empty, object_of
+
+T = TypeVar("T")
+_CONSISTENCIES = ("", "default", "consistent", "cached", "delegated")
 
 
-class _BindOptions(msgspec.Struct, rename="pascal"):
-    propagation: str = ""
-    create_mountpoint: bool = False
+class VolumeCreate(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """`POST /volumes/create`."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: dict[str, str] = {}
+    labels: dict[str, str] = {}
 
 
-class _TmpfsOptions(msgspec.Struct, rename="pascal"):
-    size_bytes: int = 0
-    mode: int = 0
+def volume_create(body: Object) -> VolumeCreate:
+    """Decode `POST /volumes/create`."""
+    return decode(body, VolumeCreate)
 
 
 class _Mount(msgspec.Struct, rename="pascal"):
@@ -28,46 +39,67 @@ class _Mount(msgspec.Struct, rename="pascal"):
     target: str = ""
     read_only: bool = False
     consistency: str = ""
-    bind_options: Object = {}
-    tmpfs_options: Object = {}
+    bind_options: Object | None = None
+    volume_options: Object | None = None
+    tmpfs_options: Object | None = None
+    image_options: Object | None = None
 
 
-def mounts_of(mounts: object, where: str) -> tuple[list[str], dict[str, str]]:
-    """Turn `--mount` of type bind and tmpfs into the older forms; others are refused by name."""
-    binds: list[str] = []
-    tmpfs: dict[str, str] = {}
+def mounts_of(mounts: object, where: str) -> tuple[MountSpec, ...]:
+    """Decode `Mounts`; whether they make sense is decided in `rules.mounts`."""
+    specs = []
     for index, body in enumerate(convert(mounts, list[Object], f"{where}Mounts")):
         place = f"{where}Mounts[{index}]."
         mount = decode(body, _Mount, where=place)
-        if mount.type not in ("bind", "tmpfs"):
-            raise NotSupported(
-                f"{place}Type {mount.type or 'volume'} is not supported yet", hint="supported: bind, tmpfs"
+        if mount.consistency not in _CONSISTENCIES:
+            raise InvalidParameter(f"invalid mount consistency: {mount.consistency}")
+        if mount.image_options is not None and not is_empty(mount.image_options):
+            raise NotSupported(f"{place}ImageOptions is not supported")
+        specs.append(
+            MountSpec(
+                type=mount.type,
+                source=mount.source,
+                target=mount.target,
+                read_only=mount.read_only,
+                consistency=mount.consistency,
+                bind_options=_options(mount.bind_options, BindOptions, f"{place}BindOptions."),
+                volume_options=_volume_options(mount.volume_options, f"{place}VolumeOptions."),
+                tmpfs_options=_options(mount.tmpfs_options, TmpfsOptions, f"{place}TmpfsOptions."),
             )
-        _check_absolute(mount.type, mount.target)
-        options = ["ro"] if mount.read_only else []
-        if mount.type == "bind":
-            _check_absolute(mount.type, mount.source)
-            if ":" in mount.source or ":" in mount.target:
-                raise NotSupported(f"{place}Source and Target with a colon are not supported")
-            bind = decode(mount.bind_options, _BindOptions, where=f"{place}BindOptions.")
-            if bind.propagation:
-                options.append(bind.propagation)
-            binds.append(":".join([mount.source, mount.target, *([",".join(options)] if options else [])]))
-        else:
-            memory = decode(mount.tmpfs_options, _TmpfsOptions, where=f"{place}TmpfsOptions.")
-            if memory.size_bytes:
-                options.append(f"size={memory.size_bytes}")
-            if memory.mode:
-                options.append(f"mode={memory.mode:o}")
-            tmpfs[mount.target] = ",".join(options)
-    return binds, tmpfs
-
-
-def _check_absolute(kind: str, path: str) -> None:
-    if not path.startswith("/"):
-        raise InvalidParameter(
-            f"invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute"
         )
+    return tuple(specs)
+
+
+def _options(body: Object | None, kind: type[T], where: str) -> T | None:
+    return None if body is None else decode(body, kind, where=where)
+
+
+def _volume_options(body: Object | None, where: str) -> VolumeOptions | None:
+    if body is None:
+        return None
+    rest = {key: value for key, value in body.items() if key != "DriverConfig"}
+    options = decode(rest, VolumeOptions, where=where)
+    driver = object_of(body, "DriverConfig", where)
+    if not driver:
+        return options
+    return replace(options, driver_config=decode(driver, VolumeDriver, where=f"{where}DriverConfig."))
+
+
+def check_volumes(volumes: Object | None) -> None:
+    """Refuse places of `Volumes` that can be none; an image may name its own as it likes."""
+    for path in volumes or {}:
+        if ":" in path:
+            raise InvalidParameter(
+                f"invalid volume specification: '{path}'", hint="a volume's name has two characters or more"
+            )
+        if not path.startswith("/"):
+            raise InvalidParameter(
+                f"invalid volume specification: '{path}': invalid mount path: '{path}' mount path must be absolute"
+            )
+        if not path.strip("/."):
+            raise InvalidParameter(
+                f"invalid volume specification: '{path}': invalid specification: destination can't be '/'"
+            )
 
 
 def bind_mount_sources(body: Object) -> list[str]:
@@ -76,5 +108,8 @@ def bind_mount_sources(body: Object) -> list[str]:
     return [
         str(m.get("Source"))
         for m in mounts
-        if isinstance(m, dict) and m.get("Type") == "bind" and not (m.get("BindOptions") or {}).get("CreateMountpoint")
+        if isinstance(m, dict)
+        and m.get("Type") == "bind"
+        and str(m.get("Source") or "").startswith("/")
+        and not (m.get("BindOptions") or {}).get("CreateMountpoint")
     ]

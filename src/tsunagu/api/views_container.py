@@ -17,12 +17,11 @@ from tsunagu.wire import oci_defaults
 
 from .views import Json, by_key, human_duration, rfc3339
 from .views_network import networks_json
+from .views_volume import mount_json
 
 # HostConfig fields that this engine does not have, with the values that Docker shows when nothing was asked for.
 _HOST_KEYS: tuple[tuple[str, object], ...] = (
     ("LogConfig", {"Type": "json-file", "Config": {}}),
-    ("VolumeDriver", ""),
-    ("VolumesFrom", None),
     ("Cgroup", ""),
     ("UsernsMode", ""),
     ("Runtime", "runc"),
@@ -91,7 +90,7 @@ def container_json(
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": {**host_json(container.host), "Links": links.words_of(world, container)},
         "GraphDriver": {"Name": "overlay2", "Data": None},
-        "Mounts": [_mount(bind) for bind in container.host.binds or ()],
+        "Mounts": [mount_json(mount, instance) for mount in container.mounts],
         "Config": config_json(container.config),
         "NetworkSettings": _network_settings(world, container, instance),
     }
@@ -173,6 +172,8 @@ def host_json(host: HostConfig) -> Json:
     """Render HostConfig with every key Docker shows."""
     out: Json = {
         "Binds": host.binds,
+        "VolumeDriver": host.volume_driver,
+        "VolumesFrom": host.volumes_from,
         "ContainerIDFile": host.container_id_file,
         "NetworkMode": "bridge" if host.network_mode in ("", "default") else host.network_mode,
         "PortBindings": {
@@ -207,6 +208,8 @@ def host_json(host: HostConfig) -> Json:
         "ReadonlyPaths": _paths(host.readonly_paths, oci_defaults.READONLY_PATHS, host),
     }
     out.update(_HOST_KEYS)
+    if host.mounts:
+        out["Mounts"] = host.mounts
     if host.tmpfs:
         out["Tmpfs"] = by_key(host.tmpfs)
     if host.sysctls:
@@ -219,21 +222,6 @@ def _paths(own: Sequence[str] | None, default: Sequence[str], host: HostConfig) 
     if own is not None:
         return own
     return None if host.privileged else default
-
-
-def _mount(bind: str) -> Json:
-    source, _, rest = bind.partition(":")
-    target, _, mode = rest.partition(":")
-    options = mode.split(",")
-    propagation = next((o for o in options if o.endswith(("private", "shared", "slave"))), "rprivate")
-    return {
-        "Type": "bind",
-        "Source": source,
-        "Destination": target,
-        "Mode": mode,
-        "RW": "ro" not in options,
-        "Propagation": propagation,
-    }
 
 
 def _has_sandbox(container: Container) -> bool:
@@ -281,6 +269,7 @@ def _network_settings(world: World, container: Container, instance: Instance) ->
 def summary_json(
     world: World,
     container: Container,
+    instance: Instance,
     image_name: str,
     now: int,
     sizes: tuple[int, int] | None,
@@ -310,7 +299,7 @@ def summary_json(
             "NetworkMode": "bridge" if container.host.network_mode in ("", "default") else container.host.network_mode
         },
         "NetworkSettings": {"Networks": networks_json(world, container)},
-        "Mounts": [_mount(bind) for bind in container.host.binds or ()],
+        "Mounts": [mount_json(mount, instance) for mount in container.mounts],
     }
 
 

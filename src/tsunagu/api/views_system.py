@@ -73,7 +73,7 @@ def info_json(facts: Mapping[str, Any]) -> Json:
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", facts["filesystem"]]] if facts.get("filesystem") else [],
         "Plugins": {
-            "Volume": [],
+            "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
             "Log": ["json-file"],

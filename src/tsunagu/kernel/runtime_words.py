@@ -11,6 +11,12 @@ _LOG_LIMIT = 1 << 20
 _INIT = "unable to start container process: "
 _CRUN_NOT_FOUND = re.compile(r"executable file `(.+)` not found in \$PATH")
 _NOT_FOUND = ("executable file not found", "no such file or directory")
+# Failures of what the request named: a mount that cannot be, a working directory that cannot be made or entered.
+_REQUESTED = re.compile(r"error mounting |cannot be mounted because|container init: mkdir |chdir to cwd|mount `")
+_KINDS_DIFFER = (
+    ": Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "not a directory")
 
 
@@ -20,6 +26,11 @@ class RuntimeFailed(KernelFailure):
     def __init__(self, message: str, *, hint: str = "", exit_code: int = 0) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code or exit_code_of(message)
+
+    @property
+    def is_requested(self) -> bool:
+        """Tell whether the request asked for what cannot be; Docker answers 400 then."""
+        return self.exit_code in (126, 127) or _REQUESTED.search(self.message) is not None
 
 
 def exit_code_of(message: str) -> int:
@@ -37,6 +48,8 @@ def create_sentence(said: str) -> str:
         said = f"runc create failed: {said}"
     # runc 1.2 and later, which Docker 28 ships, also say at which stage the program was looked up.
     said = said.replace(f"{_INIT}exec:", f"{_INIT}error during container init: exec:")
+    if "error mounting" in said and "not a directory" in said:
+        said += _KINDS_DIFFER
     return f"failed to create task for container: failed to create shim task: OCI runtime create failed: {said}"
 
 

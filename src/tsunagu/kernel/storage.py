@@ -61,6 +61,7 @@ class Storage:
         self._closers = ThreadPoolExecutor(4, "closer")
         self._closing: dict[str, Future[None]] = {}
         self._held: dict[str, tuple[str, ...]] = {}
+        self._opened: set[str] = set()  # names of images that are just being read
         self._wanted: set[str] = set()  # mounted for a container that runs or starts
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # mounting and unmounting of one
         self._visitors: Counter[str] = Counter()  # mounted, or kept mounted, for somebody who reads or writes files
@@ -222,6 +223,33 @@ class Storage:
         if self.on_release is not None:
             self.on_release()
 
+    @asynccontextmanager
+    async def opened_image(self, diff_ids: Sequence[str]) -> AsyncIterator[int]:
+        """Yield a descriptor (O_PATH) of the root of an image as a container would first see it, read-only.
+
+        Mounted meanwhile: in a mount that is nowhere, openat2(2) does not resolve links that begin with "/". What a
+        crash leaves looks like a container's root file system that nobody owns. Raises KernelFailure.
+        """
+        self._check_layers(diff_ids)
+        options = f"lowerdir={':'.join([*self._lower(diff_ids), '../empty'])}"  # without an upper one it takes two
+        if len(options) >= _PAGE:
+            raise InvalidParameter(f"max depth exceeded: {len(diff_ids)} layers do not fit into one mount")
+        name = f"image-{secrets.token_hex(8)}"
+        place = self.merged(name)
+        self._opened.add(name)
+        try:
+            await asyncio.wrap_future(self._mounts.submit(self._mount, "of an image", place, options))
+            root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield root
+            finally:
+                os.close(root)
+        finally:
+            held = await asyncio.wrap_future(self._mounts.submit(self._unmount, place))
+            if held >= 0:
+                os.close(held)
+            self._opened.discard(name)
+
     def is_mounted(self, container_id: str) -> bool:
         """Say whether a container's root file system is mounted; costs the same with any number of containers."""
         return _is_own_device(self.merged(container_id))
@@ -237,7 +265,7 @@ class Storage:
                     target = _ESCAPE.sub(lambda m: chr(int(m[1], 8)), target)
                 if target.startswith(prefix):
                     found.add(target[len(prefix) :])
-        return found
+        return found - self._opened
 
     # ---- on the mount thread
 

@@ -20,6 +20,11 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
+MS_REC = 1 << 14
+MS_RDONLY = 1
+MS_REMOUNT = 32
+RESOLVE_BENEATH = 0x08
+
 _OPENAT2 = 437  # the same number on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
@@ -35,12 +40,14 @@ class _OpenHow(ctypes.Structure):
 _HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
 
 
-def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+def open_in_root(
+    root: int, path: bytes, flags: int, mode: int = 0, resolve: int = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+) -> int:
     """Open `path` as if directory `root` (a descriptor) were "/": no `..`, absolute name or symlink leads out of it.
 
     Raises OSError as open(2) does (openat2(2), Linux 5.6).
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(64):
         found = _libc.syscall(_OPENAT2, root, path or b".", ctypes.byref(how), _HOW_SIZE)
         if found >= 0:
@@ -50,6 +57,11 @@ def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
         if number not in (errno.EAGAIN, errno.EINTR):
             raise OSError(number, os.strerror(number), os.fsdecode(path))
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fsdecode(path))
+
+
+def open_beneath(root: int, path: bytes, flags: int) -> int:
+    """Open `path` below directory `root`; a `..`, absolute name or symlink that would lead out of it raises EXDEV."""
+    return open_in_root(root, path, flags, resolve=RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from .health import Health, HealthCheck, HealthStatus
 from .network import Endpoint
+from .volume import Mount, MountSpec
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -58,6 +59,9 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     binds: tuple[str, ...] | None = None
     container_id_file: str = msgspec.field(name="ContainerIDFile", default="")
     network_mode: str = "default"
+    mounts: tuple[MountSpec, ...] = ()
+    volumes_from: tuple[str, ...] | None = None
+    volume_driver: str = ""
     port_bindings: dict[str, tuple[PortBinding, ...] | None] | None = None
     restart_policy: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
@@ -134,6 +138,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     # Docker's NetworkSettings.Networks, in declared order: eth0 is the first
     endpoints: tuple[Endpoint, ...] = ()
     links: tuple[Link, ...] = ()  # on the default bridge; those of other networks belong to an endpoint
+    mounts: tuple[Mount, ...] = ()
     state: State = State()
 
     @property

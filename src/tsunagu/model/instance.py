@@ -63,6 +63,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         """Interface name of an endpoint's host side, at most 15 characters."""
         return (self.veth_prefix + endpoint_id)[:15] if self.tag else self.veth_prefix + endpoint_id[:11]
 
+    def volume_path(self, name: str) -> str:
+        """Where the data of a volume lies on the host."""
+        return f"{self.root}/volumes/{name}/_data"
+
     @property
     def default_subnet(self) -> str:
         """Subnet of the predefined `bridge` network. Docker's own for the default instance."""

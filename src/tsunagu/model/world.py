@@ -15,6 +15,7 @@ from .errors import NotFound
 from .health import Health
 from .ids import find_by_prefix
 from .network import Endpoint, Network
+from .volume import Volume
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     containers: dict[str, Container] = {}
     network_ids: dict[str, str] = {}  # by name
     container_ids: dict[str, str] = {}  # by name
+    volumes: dict[str, Volume] = {}  # by name, which is all the identity a volume has
 
     def network(self, word: str) -> Network:
         """Find a network by name, id or unique id prefix, in Docker's order; raises NotFound."""
@@ -54,6 +56,12 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
             if link.alias == alias and link.target in self.containers:
                 return container, link  # type: ignore[return-value]
         return None
+
+    def volume(self, name: str) -> Volume:
+        """Find a volume by its name; raises NotFound."""
+        if found := self.volumes.get(name):
+            return found
+        raise NotFound(f"get {name}: no such volume")
 
     def members(self, network_id: str) -> list[tuple[Container, Endpoint]]:
         """Return the endpoints that are joined to a network, oldest container first."""
@@ -117,6 +125,14 @@ class EndpointsChanged(msgspec.Struct, frozen=True, tag=True):
     endpoints: tuple[Endpoint, ...]
 
 
+class VolumeCreated(msgspec.Struct, frozen=True, tag=True):
+    volume: Volume
+
+
+class VolumeRemoved(msgspec.Struct, frozen=True, tag=True):
+    name: str
+
+
 class ContainerRemoved(msgspec.Struct, frozen=True, tag=True):
     container_id: str
 
@@ -132,6 +148,8 @@ Event = (
     | EndpointsChanged
     | LinksChanged
     | ContainerRemoved
+    | VolumeCreated
+    | VolumeRemoved
 )
 
 
@@ -172,6 +190,10 @@ def apply(world: World, event: Event) -> World:
             return _with(world, replace(world.containers[container_id], endpoints=endpoints))
         case LinksChanged(container_id, links):
             return _with(world, replace(world.containers[container_id], links=links))
+        case VolumeCreated(volume):
+            return replace(world, volumes={**world.volumes, volume.name: volume})
+        case VolumeRemoved(name):
+            return replace(world, volumes={k: v for k, v in world.volumes.items() if k != name})
         case ContainerRemoved(container_id):
             name = world.containers[container_id].name
             return replace(

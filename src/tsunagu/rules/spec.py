@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from msgspec.structs import replace
 
 from tsunagu.model.container import Config, HostConfig
-from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, NotSupported
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound
 from tsunagu.model.ids import short
 from tsunagu.model.image import Image
 from tsunagu.model.network import EndpointConfig, Network
@@ -50,7 +50,7 @@ def merge_config(config: Config, image: Image, identifier: str, host: HostConfig
         exposed_ports={**(base.get("ExposedPorts") or {}), **config.exposed_ports},
         labels={**(base.get("Labels") or {}), **config.labels},
         stop_signal=config.stop_signal or str(base.get("StopSignal") or ""),
-        volumes=config.volumes or base.get("Volumes"),
+        volumes={**(config.volumes or {}), **(base.get("Volumes") or {})} or None,
         healthcheck=health.merge(base.get("Healthcheck"), config.healthcheck),
     )
 
@@ -255,23 +255,3 @@ def check_arguments(*texts: str) -> None:
 
 def _is_one_word(text: str) -> bool:
     return not any(c.isspace() or not c.isprintable() for c in text)
-
-
-def check_binds(binds: Sequence[str]) -> None:
-    """Refuse binds that are malformed, and named volumes, by name. Form: `/host:/container[:options]`."""
-    for bind in binds:
-        parts = bind.split(":")
-        if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
-            raise InvalidParameter(f"invalid volume specification: '{bind}'")
-        if not parts[1].startswith("/"):
-            raise InvalidParameter(
-                f"invalid volume specification: '{bind}': invalid mount config for type \"bind\": "
-                f"invalid mount path: '{parts[1]}' mount path must be absolute"
-            )
-        if parts[1].rstrip("/") == "":
-            raise InvalidParameter(f"invalid volume specification: '{bind}': destination can't be '/'")
-        if not parts[0].startswith("/"):
-            raise NotSupported(
-                f"named volumes are not supported yet: '{bind}'",
-                hint="bind a host directory: -v /path/on/host:" + parts[1],
-            )

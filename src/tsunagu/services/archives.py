@@ -23,7 +23,6 @@ from tsunagu.kernel.views import Mounted, View
 from tsunagu.model.container import Container, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.files import Change, Stat
-from tsunagu.wire import oci
 
 from .bundles import ETC_FILES, Bundles
 from .engine import Engine
@@ -149,12 +148,17 @@ class Archives:
     @asynccontextmanager
     async def _view(self, container: Container) -> AsyncGenerator[View, None]:
         directory = self._bundles.directory(container.id)
-        mounts = [
-            *(Mounted(b.source, b.destination, b.is_readonly) for b in map(oci.parse_bind, container.host.binds or ())),
-            *(Mounted(f"{directory}/{name}", f"/etc/{name}", is_optional=True) for name in ETC_FILES),
-        ]
-        async with self._visit(container) as merged, View(merged, mounts) as view:
-            yield view
+        async with self._bundles.volumes.visit(container) as sources:
+            mounts = [
+                *(
+                    Mounted(sources.get(m.destination, m.source), m.destination, m.is_readonly)
+                    for m in container.mounts
+                    if m.type != "tmpfs"
+                ),
+                *(Mounted(f"{directory}/{name}", f"/etc/{name}", is_optional=True) for name in ETC_FILES),
+            ]
+            async with self._visit(container) as merged, View(merged, mounts) as view:
+                yield view
 
     @staticmethod
     async def _stat(view: View, word: str, path: str) -> Stat:
@@ -166,7 +170,7 @@ class Archives:
 
 def container_mounts(container: Container) -> list[str]:
     """Where in a container something is mounted that the image knows nothing of."""
-    return [oci.parse_bind(b).destination for b in container.host.binds or ()] + list(container.host.tmpfs or ())
+    return [mount.destination for mount in container.mounts] + list(container.host.tmpfs or ())
 
 
 def _absolute(path: str) -> str:
@@ -192,11 +196,11 @@ def _path_failed(error: OSError, word: str, path: str) -> EngineError:
 
 
 def _check_writable(container: Container, place: str) -> None:
-    for bind in map(oci.parse_bind, container.host.binds or ()):
-        if place == bind.destination or place.startswith(bind.destination.rstrip("/") + "/"):
-            if bind.is_readonly:
+    for mount in container.mounts:
+        if place == mount.destination or place.startswith(mount.destination + "/"):
+            if mount.is_readonly:
                 raise InvalidParameter(
-                    "mounted volume is marked read-only", hint=f"it is mounted at {bind.destination}"
+                    "mounted volume is marked read-only", hint=f"it is mounted at {mount.destination}"
                 )
             return
     if container.host.readonly_rootfs:

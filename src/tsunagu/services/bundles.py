@@ -18,6 +18,7 @@ from tsunagu.kernel import accounts
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure
+from tsunagu.model.volume import Mount
 from tsunagu.model.world import World
 from tsunagu.rules import links, names
 from tsunagu.rules.sandboxes import owner_of
@@ -25,6 +26,7 @@ from tsunagu.wire import oci
 
 from .engine import Engine
 from .images import Images
+from .volumes import Volumes
 
 ETC_FILES = ("resolv.conf", "hostname", "hosts")
 
@@ -35,6 +37,7 @@ class Bundles:
         engine: Engine,
         images: Images,
         runtime: Runtime,
+        volumes: Volumes,
         host_etc: str = "/etc",
         *,
         keeps_link_variables: bool = False,
@@ -43,6 +46,7 @@ class Bundles:
         self._instance = engine.instance
         self._images = images
         self._runtime = runtime
+        self.volumes = volumes
         self._host_etc = host_etc
         self._keeps_link_variables = keeps_link_variables
         for parent in (f"{self._instance.root}/containers", f"{self._instance.run_dir}/bundles"):
@@ -73,12 +77,14 @@ class Bundles:
         await self._images.storage.prepare_rootfs(container.id, self._images.find(container.image_id).diff_ids)
 
     async def mount(self, container: Container) -> str:
-        """Mount the rootfs; returns its path."""
+        """Mount the rootfs and what the options of volumes ask for; returns the path of the rootfs."""
+        await self.volumes.acquire(container)
         return await self._images.storage.mount_rootfs(container.id, self._images.layers_of(container.image_id))
 
     async def unmount(self, container_id: str) -> None:
         """Unmount the rootfs and drop the bundle; the container's changes stay."""
         await self._images.storage.unmount_rootfs(container_id)
+        await self.volumes.release(container_id)
         await asyncio.to_thread(shutil.rmtree, f"{self._instance.run_dir}/bundles/{container_id}", True)
 
     async def remove(self, container_id: str) -> None:
@@ -101,8 +107,8 @@ class Bundles:
         account = accounts.resolve_user(rootfs, container.config.user, container.host.group_add or ())
         if container.config.working_dir:
             accounts.make_directory(rootfs, container.config.working_dir)
-        for bind in container.host.binds or ():
-            _make_source(bind)
+        for mounted in container.mounts:
+            _make_source(mounted)
         directory = self.directory(owner.id)
         bundle_config = oci.container_config(
             container,
@@ -111,6 +117,7 @@ class Bundles:
             netns=netns,
             cgroup_parent=self._instance.cgroup,
             facts=self._runtime.facts(),
+            sources=self.volumes.sources(container),
             etc_files={f"/etc/{name}": f"{directory}/{name}" for name in ETC_FILES},
             linked=self._link_variables(world, container),
         )
@@ -199,10 +206,12 @@ class Bundles:
         )
 
 
-def _make_source(bind: str) -> None:
-    """Make a missing host directory of `-v`, as Docker does."""
-    source = oci.parse_bind(bind).source
-    if not os.path.lexists(source):
+def _make_source(mount: Mount) -> None:
+    """Make a missing host directory of `-v`, as Docker does; that of `--mount` must be there."""
+    source = mount.source
+    if mount.type == "bind" and not os.path.lexists(source):
+        if not mount.makes_source:
+            raise InvalidParameter(f'invalid mount config for type "bind": bind source path does not exist: {source}')
         try:
             os.makedirs(source, mode=0o755, exist_ok=True)
         except OSError as error:

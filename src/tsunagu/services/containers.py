@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import health, links, modes, ports, restarts, spec
+from tsunagu.rules import health, links, modes, mounts, ports, restarts, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -74,7 +74,7 @@ class Containers:
         merged = modes.named(engine.world, merged, host)
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)
         linked = links.plan(engine.world, host, bare)
-        spec.check_binds(host.binds or ())
+        mounted = mounts.plan(engine.world, merged, host, engine.new_id)
         ports.check(host)
         spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
@@ -92,16 +92,18 @@ class Containers:
             host=replace(host, network_mode="bridge") if host.network_mode in ("", "default") else host,
             endpoints=tuple(self._bind(e) for e in planned),
             links=linked,
+            mounts=mounted.mounts,
         )
         self._names_in_use.add(bare)
         try:
             await self._bundles.check(container)
-            await self._bundles.prepare(container)
-            try:
-                engine.commit(ContainerCreated(container))
-            except BaseException:
-                await self._bundles.remove(container.id)
-                raise
+            async with self._bundles.volumes.made_for(mounted, image.diff_ids) as made:
+                await self._bundles.prepare(container)
+                try:
+                    engine.commit(*made, ContainerCreated(container))
+                except BaseException:
+                    await self._bundles.remove(container.id)
+                    raise
         finally:
             self._names_in_use.discard(bare)
         for endpoint in container.endpoints:
@@ -255,13 +257,13 @@ class Containers:
             modes.check_removal(self._engine.world, container)
         self._removing[container.id] += 1  # from here on nobody starts it again
         try:
-            await self._kill_and_discard(container)
+            await self._kill_and_discard(container, volumes)
         finally:
             self._removing[container.id] -= 1
             if not self._removing[container.id]:
                 del self._removing[container.id]
 
-    async def _kill_and_discard(self, container: Container) -> None:
+    async def _kill_and_discard(self, container: Container, takes_volumes: bool) -> None:
         await self._gives_up(container)
         container = self._engine.world.containers.get(container.id, container)
         if container.is_running:
@@ -279,14 +281,19 @@ class Containers:
                 current = self._policies.cancel(current)
             if current.is_running:
                 raise Conflict(f'cannot remove container "{container.name}": it was started again meanwhile')
-            await self.discard(current)
+            await self.discard(current, takes_volumes=takes_volumes)
 
-    async def discard(self, container: Container) -> None:
-        """Remove what a stopped container is made of; the caller holds its lock. Crash-safe: the row goes last."""
+    async def discard(self, container: Container, *, takes_volumes: bool = False) -> None:
+        """Remove what a stopped container is made of; the caller holds its lock. Crash-safe: the row goes last.
+
+        Volumes that nobody named go too with `takes_volumes`, and always with `--rm` (Docker's rule).
+        """
         self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
         await self._lifecycle.sandboxes.cut(container)
         await asyncio.gather(self._bundles.remove(container.id), self._lifecycle.settle_kernel())
         self._engine.commit(ContainerRemoved(container.id))
+        if takes_volumes or container.host.auto_remove:
+            await self._bundles.volumes.remove_anonymous(container.mounts)
         for endpoint in container.endpoints:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
         self._lifecycle.forget(container.id)

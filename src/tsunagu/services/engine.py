@@ -15,20 +15,25 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec.structs import replace
 
 from tsunagu.model.container import Container
 from tsunagu.model.ids import SHORT
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Network
+from tsunagu.model.volume import Volume
 from tsunagu.model.world import (
     ContainerCreated,
     ContainerRemoved,
     Event,
     NetworkCreated,
     NetworkRemoved,
+    VolumeCreated,
+    VolumeRemoved,
     World,
     apply,
 )
+from tsunagu.rules import mounts
 from tsunagu.store.db import Database
 
 from .events import Bus, EngineEvent
@@ -37,6 +42,7 @@ Listener = Callable[[World, Event, World], None]
 _encode = msgspec.json.Encoder().encode
 _container = msgspec.json.Decoder(Container)
 _network = msgspec.json.Decoder(Network)
+_volume = msgspec.json.Decoder(Volume)
 
 
 class Engine:
@@ -117,7 +123,8 @@ class Engine:
 
     def _load(self) -> World:
         networks = [_network.decode(row) for _, row in self.db.all("network")]
-        containers = [_container.decode(row) for _, row in self.db.all("container")]
+        containers = [_with_mounts(_container.decode(row)) for _, row in self.db.all("container")]
+        volumes = [_volume.decode(row) for _, row in self.db.all("volume")]
         networks.sort(key=lambda n: n.created)
         containers.sort(key=lambda c: c.created)
         return World(
@@ -125,6 +132,7 @@ class Engine:
             network_ids={n.name: n.id for n in networks},
             containers={c.id: c for c in containers},
             container_ids={c.name: c.id for c in containers},
+            volumes={v.name: v for v in volumes},
         )
 
     def _record(self, event: Event, after: World) -> None:
@@ -133,6 +141,10 @@ class Engine:
                 self.db.put("network", network.id, _encode(network))
             case NetworkRemoved(network_id):
                 self.db.delete("network", network_id)
+            case VolumeCreated(volume):
+                self.db.put("volume", volume.name, _encode(volume))
+            case VolumeRemoved(name):
+                self.db.delete("volume", name)
             case ContainerRemoved(container_id):
                 self.db.delete("container", container_id)
             case ContainerCreated(container):
@@ -140,3 +152,10 @@ class Engine:
             case _:  # one container has changed
                 container = after.containers[event.container_id]
                 self.db.put("container", container.id, _encode(container))
+
+
+def _with_mounts(container: Container) -> Container:
+    """A row that an engine without volumes wrote has binds only, in the words of `-v`."""
+    if container.mounts or not container.host.binds:
+        return container
+    return replace(container, mounts=tuple(mounts.parse(text) for text in container.host.binds))

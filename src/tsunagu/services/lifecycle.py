@@ -130,11 +130,12 @@ class Lifecycle:
                 status = Status.EXITED if container.is_restarting else container.state.status
                 failed = replace(container.state, status=status, exit_code=code, error=error.message)
                 engine.commit(ContainerStateChanged(container.id, failed))
-                if code in (126, 127):  # the user named a program that cannot run: Docker answers 400
+                if isinstance(error, RuntimeFailed) and error.is_requested:  # nobody else can mend it: 400, as Docker
                     raise InvalidParameter(error.message, hint=error.hint) from error
             raise
         if owner is None:
             self.sandboxes.tell("connect", container, endpoints)
+        self._bundles.volumes.emit("mount", container)
         self.emit("start", container)
         self.watch(container.id)
         await self._resolver.settle()
@@ -176,6 +177,7 @@ class Lifecycle:
             keeps_stdin=not container.config.stdin_once,
             log_path=self._bundles.log_path(container.id),
         )
+        self._bundles.volumes.close_sources(container.id)
         await self._admit_early(container.id)
         await self._runtime.start(container.id)
         return process
@@ -266,6 +268,7 @@ class Lifecycle:
             self.sandboxes.tell("disconnect", container, endpoints)
         elif container.state.sandbox:
             await self._leave(container)
+        self._bundles.volumes.emit("unmount", container)
         self.processes.pop(container_id, None)
         if self.on_exit is not None:
             await self.on_exit(container, state)

@@ -21,6 +21,7 @@ from .lifecycle import Lifecycle
 from .networks import Networks
 from .orphans import Orphans
 from .resolver import Resolver
+from .volumes import Volumes
 
 log = logging.getLogger("tsunagu.reconcile")
 
@@ -32,6 +33,7 @@ async def reconcile(
     lifecycle: Lifecycle,
     containers: Containers,
     resolver: Resolver,
+    volumes: Volumes,
     orphans: Orphans,
 ) -> None:
     """Run once, before the API is served."""
@@ -44,6 +46,7 @@ async def reconcile(
             engine.commit(ContainerStateChanged(container_id, found.state))
     await resolver.start(engine.world)
     for container_id in running:
+        volumes.adopt(engine.world.containers[container_id])
         lifecycle.adopt(engine.world.containers[container_id])
     sandboxes = lifecycle.sandboxes.living()
     for container_id, container in sandboxes.items():
@@ -54,6 +57,7 @@ async def reconcile(
                 await lifecycle.sandboxes.open_resolver(engine.world, container)
             except EngineError as error:  # its last process has ended meanwhile, or its namespace is gone
                 log.warning("no name server for container=%s: %s", container_id[:12], error)
+    await volumes.restore()
     await orphans.remove(await orphans.find())
     for identifier, operation in engine.db.all("intent"):
         container_or_none = engine.world.containers.get(identifier)

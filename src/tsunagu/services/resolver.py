@@ -17,7 +17,15 @@ from tsunagu.kernel.inotify import FileWatch
 from tsunagu.model.container import Container
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Network
-from tsunagu.model.world import ContainerStateChanged, Event, NetworkCreated, NetworkRemoved, World
+from tsunagu.model.world import (
+    ContainerStateChanged,
+    Event,
+    NetworkCreated,
+    NetworkRemoved,
+    VolumeCreated,
+    VolumeRemoved,
+    World,
+)
 from tsunagu.rules import names
 from tsunagu.rules.names import Registration, View
 from tsunagu.wire import control
@@ -128,6 +136,8 @@ class Resolver:
             case NetworkRemoved(network_id):
                 if self._networks.pop(network_id, None) is not None:
                     self._send(control.DropNetwork(network_id))
+            case VolumeCreated() | VolumeRemoved():
+                pass  # data has no names
             case _:
                 container_id = event.container.id if hasattr(event, "container") else event.container_id
                 if isinstance(event, ContainerStateChanged):

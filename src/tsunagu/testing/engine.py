@@ -99,7 +99,7 @@ class EngineProcess:
         return body.decode()
 
     def remove_everything(self) -> list[str]:
-        """Remove all containers, then all networks that a user made; the images stay. Returns what was refused."""
+        """Remove all containers, all networks that a user made and all volumes; the images stay. Returns refusals."""
         refused: list[str] = []
         for container in self.api.get("/containers/json?all=1"):
             refused += self._delete(f"/containers/{container['Id']}?force=1&v=1")
@@ -107,6 +107,8 @@ class EngineProcess:
         for network in networks:
             if network["Name"] not in ("bridge", "host", "none"):
                 refused += self._delete(f"/networks/{network['Id']}")
+        for volume in self.api.get("/volumes")["Volumes"]:
+            refused += self._delete(f"/volumes/{volume['Name']}")
         return refused
 
     def _delete(self, path: str) -> list[str]:

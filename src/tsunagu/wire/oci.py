@@ -12,20 +12,19 @@ from typing import Any
 from tsunagu.model.container import Container, HostConfig
 from tsunagu.model.errors import InvalidParameter, NotSupported
 from tsunagu.model.process import CAPABILITIES, Account, HostFacts
+from tsunagu.model.volume import Mount
 
 from . import oci_defaults as defaults
 from . import seccomp
-from .oci_mounts import Bind, bind_mount, parse_bind, tmpfs_mount
+from .oci_mounts import bind_mount, tmpfs_mount
 
 __all__ = [
-    "Bind",
     "Security",
     "capabilities",
     "check",
     "container_config",
     "environment",
     "exec_process",
-    "parse_bind",
     "security",
 ]
 
@@ -43,13 +42,15 @@ def container_config(
     etc_files: Mapping[str, str] | None = None,
     namespaces: Mapping[str, str] | None = None,
     linked: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return config.json of a container.
 
     `rootfs` is the mounted root. `netns` is the path of the sandbox, None for the host's network. `cgroup_parent` is
     the instance's cgroup. `etc_files` maps paths inside (/etc/hosts, …) to host files bound over them, as long as the
     user mounts nothing there. `namespaces` gives paths for `pid` and `ipc` where the container joins another's.
-    `linked` are variables that tell of linked containers.
+    `linked` are variables that tell of linked containers. `sources` gives the host path of what is mounted at a place,
+    for volumes.
     Raises InvalidParameter or NotSupported for what `check` refuses.
     """
     config, host = container.config, container.host
@@ -60,7 +61,7 @@ def container_config(
         "namespaces": _namespaces(host, netns, facts, namespaces or {}),
         "resources": {"devices": [{"allow": host.privileged, "access": "rwm"}]},
         "sysctl": _sysctls(container, has_own_network=netns is not None),
-        "rootfsPropagation": _root_propagation(host),
+        "rootfsPropagation": _root_propagation(container.mounts),
     }
     if not host.privileged:
         masked = defaults.MASKED_PATHS if host.masked_paths is None else host.masked_paths
@@ -95,7 +96,7 @@ def container_config(
             descriptor_limits=facts.descriptor_limits,
         ),
         "root": {"path": rootfs, "readonly": host.readonly_rootfs},
-        "mounts": _mounts(host, facts, etc_files or {}),
+        "mounts": _mounts(container, facts, etc_files or {}, sources or {}),
         "linux": linux,
     }
     if host.uts_mode != "host":
@@ -146,7 +147,8 @@ def check(host: HostConfig, facts: HostFacts) -> None:
         seccomp.filter_profile(
             rules.seccomp, capabilities=frozenset(granted), architecture=facts.architecture, kernel=facts.kernel
         )
-    _mounts(host, facts, {})
+    for path, words in (host.tmpfs or {}).items():
+        tmpfs_mount(path, words)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     for mode, noun, allowed in (
@@ -363,9 +365,9 @@ def _check_sysctl(name: str, host: HostConfig) -> None:
         raise InvalidParameter(f"sysctl '{name}' is not allowed", hint="it belongs to the host, not to a container")
 
 
-def _root_propagation(host: HostConfig) -> str:
+def _root_propagation(mounts: Sequence[Mount]) -> str:
     """A bind can only pass mounts on when the root does (mount_namespaces(7))."""
-    kinds = {parse_bind(text).propagation for text in host.binds or ()}
+    kinds = {mount.propagation for mount in mounts}
     if kinds & {"shared", "rshared"}:
         return "rshared"
     return "rslave" if kinds & {"slave", "rslave"} else "rprivate"
@@ -386,9 +388,11 @@ def _host_devices(facts: HostFacts) -> list[dict[str, Any]]:
     ]
 
 
-def _mounts(host: HostConfig, facts: HostFacts, etc_files: Mapping[str, str]) -> list[dict[str, Any]]:
+def _mounts(
+    container: Container, facts: HostFacts, etc_files: Mapping[str, str], sources: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return all mounts in an order in which none hides another; a user's mount replaces a default at its path."""
-    has_recursive_readonly = facts.kernel >= (5, 12)
+    host, has_recursive_readonly = container.host, facts.kernel >= (5, 12)
     mounts = {
         m["destination"]: m
         for m in defaults.default_mounts(shm_size=host.shm_size, is_privileged=host.privileged)
@@ -396,19 +400,22 @@ def _mounts(host: HostConfig, facts: HostFacts, etc_files: Mapping[str, str]) ->
     }
     if host.ipc_mode == "host":
         for path in ("/dev/shm", "/dev/mqueue"):
-            mounts[path] = bind_mount(Bind(source=path, destination=path), has_recursive_readonly=False)
+            mounts[path] = bind_mount(
+                Mount(type="bind", source=path, destination=path), path, has_recursive_readonly=False
+            )
     for path, source in etc_files.items():
         mounts[path] = {"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
         if host.readonly_rootfs:
             mounts[path]["options"].append("ro")
-    taken: set[str] = set()
-    user_mounts = [bind_mount(parse_bind(b), has_recursive_readonly=has_recursive_readonly) for b in host.binds or ()]
-    user_mounts += [tmpfs_mount(path, options) for path, options in (host.tmpfs or {}).items()]
-    for mount in user_mounts:
-        path = mount["destination"]
-        if path in taken:
-            raise InvalidParameter(f"Duplicate mount point: {path}")
-        taken.add(path)
-        mounts[path] = mount
+    for mount in container.mounts:
+        if mount.type == "tmpfs":
+            mounts[mount.destination] = tmpfs_mount(mount.destination, mount.options)
+        else:
+            source = sources.get(mount.destination, mount.source)
+            made = bind_mount(mount, source, has_recursive_readonly=has_recursive_readonly)
+            mounts[mount.destination] = made
+    for path, options in (host.tmpfs or {}).items():
+        made = tmpfs_mount(path, options)
+        mounts[made["destination"]] = made
     # Stable by depth: a parent is mounted before what lies in it, whoever asked for it.
     return sorted(mounts.values(), key=lambda m: m["destination"].count("/"))

@@ -1,16 +1,14 @@
-"""The words of `-v` and `--tmpfs`: text to checked values, values to OCI mounts. Pure; may import model.errors."""
+"""What a container mounts as OCI mounts; the words of `--tmpfs`. Pure; may import model."""
 
 from __future__ import annotations
 
 import posixpath
 from typing import Any
 
-import msgspec
-
-from tsunagu.model.errors import InvalidParameter, NotSupported
+from tsunagu.model.errors import InvalidParameter
+from tsunagu.model.volume import Mount
 
 _PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
-_LABELS = {"z", "Z"}
 _TMPFS_FLAGS = {
     "async", "atime", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "mand", "noatime",
     "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid",
@@ -21,68 +19,16 @@ _OPPOSITE = {"rw": "ro", "suid": "nosuid", "dev": "nodev", "exec": "noexec", "as
 _OPPOSITE |= {value: key for key, value in _OPPOSITE.items()}
 
 
-class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path mounted at a container path. `propagation` is "" for the default (rprivate)."""
+def bind_mount(mount: Mount, source: str, *, has_recursive_readonly: bool) -> dict[str, Any]:
+    """Return the OCI mount of a bind or a volume, whose data lies at `source` on the host.
 
-    source: str
-    destination: str
-    is_readonly: bool = False
-    propagation: str = ""
-    is_recursive: bool = True
-
-
-def parse_bind(text: str) -> Bind:
-    """Parse `host:container[:options]`; raises InvalidParameter in Docker's words, NotSupported for a named volume."""
-    parts = text.split(":")
-    if not 2 <= len(parts) <= 3 or not parts[0] or not parts[1]:
-        raise InvalidParameter(f"invalid volume specification: '{text}'")
-    source, destination = parts[0], parts[1]
-    if not source.startswith("/"):
-        raise NotSupported(f"named volumes are not supported: '{source}'", hint="give a host path that starts with /")
-    if not destination.startswith("/"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{text}': invalid mount path: '{destination}' mount path must be absolute"
-        )
-    if posixpath.normpath(destination) in ("/", "//"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{text}': invalid specification: destination can't be '/'"
-        )
-    return _with_options(text, source, destination, parts[2] if len(parts) == 3 else "")
-
-
-def _with_options(text: str, source: str, destination: str, options: str) -> Bind:
-    is_readonly, propagation, is_recursive = False, "", True
-    seen_modes = 0
-    for option in options.split(",") if options else ():
-        if option in ("ro", "rw"):
-            is_readonly = option == "ro"
-            seen_modes += 1
-        elif option in _PROPAGATIONS and not propagation:
-            propagation = option
-        elif option == "rbind":
-            is_recursive = True
-        elif option == "bind":
-            is_recursive = False
-        # SELinux labels do nothing on a host without it; copying into a bind never happens; consistency is for Macs.
-        elif option not in _LABELS and option not in ("nocopy", "consistent", "cached", "delegated"):
-            raise InvalidParameter(f"invalid mode: {options}", hint=f"in the volume specification '{text}'")
-    if seen_modes > 1:
-        raise InvalidParameter(f"invalid mode: {options}", hint=f"in the volume specification '{text}'")
-    return Bind(
-        source=posixpath.normpath(source),
-        destination=posixpath.normpath(destination),
-        is_readonly=is_readonly,
-        propagation=propagation,
-        is_recursive=is_recursive,
-    )
-
-
-def bind_mount(bind: Bind, *, has_recursive_readonly: bool) -> dict[str, Any]:
-    """Return the OCI mount of a bind. Docker makes what is mounted below read-only too, where the kernel can (5.12)."""
-    options = ["rbind" if bind.is_recursive else "bind", bind.propagation or "rprivate"]
-    if bind.is_readonly:
-        options.append("rro" if has_recursive_readonly and bind.is_recursive else "ro")
-    return {"destination": bind.destination, "type": "bind", "source": bind.source, "options": options}
+    Docker makes what is mounted below a bind read-only too, where the kernel can (5.12) and unless told otherwise.
+    """
+    options = ["rbind" if mount.is_recursive else "bind", mount.propagation or "rprivate"]
+    if mount.is_readonly:
+        is_recursive = has_recursive_readonly and mount.is_recursive and mount.has_recursive_readonly
+        options.append("rro" if is_recursive else "ro")
+    return {"destination": mount.destination, "type": "bind", "source": source, "options": options}
 
 
 def tmpfs_mount(destination: str, options: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from . import (
     system,
     updating,
     usage,
+    volumes,
     why,
 )
 
@@ -41,6 +42,7 @@ ROUTES = (
     *images.ROUTES,
     *map.ROUTES,
     *doctor.ROUTES,
+    *volumes.ROUTES,
     *why.ROUTES,
     *dns.ROUTES,
     *absent.ROUTES,

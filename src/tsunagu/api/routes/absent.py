@@ -1,4 +1,4 @@
-"""What this version does not do, said clearly: volumes, builds, swarm, and single endpoints of later versions.
+"""What this version does not do, said clearly: builds, swarm, and single endpoints of later versions.
 
 Questions whose honest answer is "there is none" are answered; requests to make something are refused by name.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tsunagu.api.request import HandlerFunction, Request, Response, json_response
 from tsunagu.api.router import Route
-from tsunagu.model.errors import NotFound, NotSupported, Unavailable
+from tsunagu.model.errors import NotSupported, Unavailable
 
 _NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
@@ -22,7 +22,6 @@ LATER = (
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
     ("POST", "/images/{word*}/push", "pushing images"),
-    ("POST", "/volumes/create", "making volumes"),
     ("POST", "/swarm/init", "swarm mode"),
     ("POST", "/swarm/join", "swarm mode"),
     ("POST", "/plugins/pull", "plugins"),
@@ -41,18 +40,6 @@ def no_swarm(request: Request) -> Response:
     raise Unavailable(_NO_SWARM)
 
 
-def no_volumes(request: Request) -> Response:
-    return json_response({"Volumes": [], "Warnings": None})
-
-
-def no_volume(request: Request) -> Response:
-    raise NotFound(f"get {request.words['word']}: no such volume")
-
-
-def no_volumes_pruned(request: Request) -> Response:
-    return json_response({"VolumesDeleted": [], "SpaceReclaimed": 0})
-
-
 def no_build_cache(request: Request) -> Response:
     return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 
@@ -67,10 +54,6 @@ def no_registry(request: Request) -> Response:
 
 ROUTES = (
     *(Route(method, pattern, _refusal(what)) for method, pattern, what in LATER),
-    Route("GET", "/volumes", no_volumes),
-    Route("POST", "/volumes/prune", no_volumes_pruned),
-    Route("GET", "/volumes/{word}", no_volume),
-    Route("DELETE", "/volumes/{word}", no_volume),
     Route("POST", "/build/prune", no_build_cache),  # part of `docker system prune`
     Route("GET", "/plugins", no_plugins),
     Route("GET", "/distribution/{word*}/json", no_registry),

@@ -53,7 +53,9 @@ async def summaries(request: Request, chosen: Iterable[Container], *, has_sizes:
             names[key] = _image_name(request, *key)
         sizes = await app.containers.sizes(container.id) if has_sizes else None
         own = link_names.get(container.id, ())
-        lines.append(summary_json(app.engine.world, container, names[key], now, sizes, link_names=own))
+        lines.append(
+            summary_json(app.engine.world, container, app.engine.instance, names[key], now, sizes, link_names=own)
+        )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`/system/df`: how much of the disk images and containers take."""
+"""`/system/df`: how much of the disk images, containers and volumes take."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tsunagu.api.router import Route
 from tsunagu.api.routes.containers import summaries
 from tsunagu.api.views import Json
 from tsunagu.api.views_image import image_summary_json
+from tsunagu.api.views_volume import volume_json
 from tsunagu.model.errors import InvalidParameter
 
 _TYPES = ("container", "image", "volume", "build-cache")
@@ -25,7 +26,7 @@ async def usage(request: Request) -> Response:
         "LayersSize": total if "image" in wanted else 0,
         "Images": None,
         "Containers": None,
-        "Volumes": [] if "volume" in wanted else None,
+        "Volumes": None,
         "BuildCache": [] if "build-cache" in wanted else None,
     }
     if "image" in wanted:
@@ -36,6 +37,13 @@ async def usage(request: Request) -> Response:
         ]
     if "container" in wanted:
         out["Containers"] = await summaries(request, app.engine.world.containers.values(), has_sizes=True)
+    if "volume" in wanted:
+        links = Counter(n for c in app.engine.world.containers.values() for n in {m.name for m in c.mounts if m.name})
+        out["Volumes"] = [
+            volume_json(v, app.engine.instance)
+            | {"UsageData": {"RefCount": links[v.name], "Size": -1 if v.options else await app.volumes.size(v.name)}}
+            for v in list(app.engine.world.volumes.values())
+        ]
     return json_response(out)
 
 

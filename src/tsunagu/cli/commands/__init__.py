@@ -63,6 +63,15 @@ NETWORK: dict[str, Entry] = {
     "rm": ("networks", "RM"),
     "remove": ("networks", "RM"),
 }
+VOLUME: dict[str, Entry] = {
+    "create": ("volumes", "CREATE"),
+    "inspect": ("inspect", "VOLUME_INSPECT"),
+    "ls": ("volumes", "LS"),
+    "list": ("volumes", "LS"),
+    "prune": ("prune", "VOLUME_PRUNE"),
+    "rm": ("volumes", "RM"),
+    "remove": ("volumes", "RM"),
+}
 SYSTEM: dict[str, Entry] = {
     "df": ("df", "DF"),
     "events": ("events", "EVENTS"),
@@ -88,6 +97,7 @@ GROUPS: dict[str, tuple[str, dict[str, Entry]]] = {
     "image": ("Manage images", IMAGE),
     "network": ("Manage networks", NETWORK),
     "system": ("Manage the engine", SYSTEM),
+    "volume": ("Manage volumes", VOLUME),
 }
 TOP: dict[str, Entry] = {
     "run": CONTAINER["run"],

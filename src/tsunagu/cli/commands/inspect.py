@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FORMAT: Flag = ("format", "f", "string", "", "Format the output:\n'json': JSON\n'TEMPLATE': the text of a Go template")
 _SIZE: Flag = ("size", "s", "bool", False, "Show the sizes of a container's files")
 _KINDS = ("config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume")
-_ENDINGS = {"container": "/json", "image": "/json", "network": ""}
+_ENDINGS = {"container": "/json", "image": "/json", "network": "", "volume": ""}
 
 
 def _get(context: Context, kind: str, name: str, query: dict[str, str | int]) -> Any:
@@ -42,7 +42,7 @@ def _inspect(context: Context, options: Options, names: list[str]) -> int:
             raise Failure(f"type is empty: must be one of {shown}")
         raise Failure(f'unknown type: "{kind}": must be one of {shown}')
     if kind and kind not in _ENDINGS:
-        raise Failure(f"inspecting a {kind} is not supported: this engine has containers, images and networks")
+        raise Failure(f"inspecting a {kind} is not supported: this engine has containers, images, networks and volumes")
     has_size = options["size"]
 
     def query(one: str) -> dict[str, str | int]:
@@ -114,7 +114,7 @@ def _print(template: str, names: list[str], find: Find) -> int:
 
 INSPECT = Command(
     "[OPTIONS] NAME|ID [NAME|ID...]",
-    "Show everything that is known of containers, images and networks",
+    "Show everything that is known of containers, images, networks and volumes",
     _inspect,
     flags=(_FORMAT, _SIZE, ("type", "", "string", "", "Only look for objects of this type")),
     least=1,
@@ -138,5 +138,12 @@ NETWORK_INSPECT = Command(
     "Show everything that is known of networks",
     _of_kind("network"),
     flags=(_FORMAT, ("verbose", "v", "bool", False, "Show more, for diagnosis")),
+    least=1,
+)
+VOLUME_INSPECT = Command(
+    "[OPTIONS] VOLUME [VOLUME...]",
+    "Show everything that is known of volumes",
+    _of_kind("volume"),
+    flags=(_FORMAT,),
     least=1,
 )

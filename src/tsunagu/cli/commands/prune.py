@@ -1,4 +1,4 @@
-"""`prune` of containers, images, networks and of everything. May import: `client`, `cli`.
+"""`prune` of containers, images, networks, volumes and of everything. May import: `client`, `cli`.
 
 Must never import the engine.
 """
@@ -6,7 +6,7 @@ Must never import the engine.
 from __future__ import annotations
 
 from tsunagu.cli.command import Command
-from tsunagu.cli.output import out, say
+from tsunagu.cli.output import Failure, out, say
 from tsunagu.cli.render import query_filters
 from tsunagu.cli.units import human_size
 
@@ -84,9 +84,12 @@ def _networks(context: Context, options: Options, _arguments: list[str]) -> int:
 
 def _system(context: Context, options: Options, _arguments: list[str]) -> int:
     is_all = options["all"]
+    if options["volumes"] and any(name == "until" for name, _ in options["filter"]):
+        raise Failure('ERROR: The "until" filter is not supported with "--volumes"')
     kinds = [
         "all stopped containers",
         "all networks not used by at least one container",
+        *(["all anonymous volumes not used by at least one container"] if options["volumes"] else []),
         "all images without at least one container associated to them" if is_all else "all dangling images",
         "all build cache" if is_all else "unused build cache",
     ]
@@ -100,6 +103,7 @@ def _system(context: Context, options: Options, _arguments: list[str]) -> int:
     for kind, title, extra in (
         ("containers", "Containers", ()),
         ("networks", "Networks", ()),
+        *((("volumes", "Volumes", ()),) if options["volumes"] else ()),
         ("images", "Images", (("dangling", "false" if is_all else "true"),)),
     ):
         answer = _prune(context, options, kind, extra)
@@ -120,9 +124,33 @@ SYSTEM_PRUNE = Command(
     "[OPTIONS]",
     "Remove unused data",
     _system,
-    flags=(("all", "a", "bool", False, "Remove all unused images not just dangling ones"), *_FLAGS),
+    flags=(
+        ("all", "a", "bool", False, "Remove all unused images not just dangling ones"),
+        *_FLAGS,
+        ("volumes", "", "bool", False, "Remove anonymous volumes too"),
+    ),
     most=0,
 )
+
+
+def _volumes(context: Context, options: Options, _arguments: list[str]) -> int:
+    is_all = options["all"]
+    if is_all and any(name == "all" for name, _ in options["filter"]):
+        raise Failure("conflicting options: cannot specify both --all and --filter all=1")
+    what = "all local volumes" if is_all else "anonymous local volumes"
+    if not _is_confirmed(options, f"{what} not used by at least one container"):
+        return 0
+    _print_volumes(_prune(context, options, "volumes", (("all", "true"),) if is_all else ()))
+    return 0
+
+
+def _print_volumes(answer: dict[str, Any]) -> None:
+    deleted = answer.get("VolumesDeleted") or []
+    if deleted:
+        say("Deleted Volumes:\n" + "".join([name + "\n" for name in deleted]))
+    say(f"Total reclaimed space: {human_size(answer.get('SpaceReclaimed') or 0)}")
+
+
 CONTAINER_PRUNE = Command("[OPTIONS]", "Remove all stopped containers", _containers, flags=_FLAGS, most=0)
 IMAGE_PRUNE = Command(
     "[OPTIONS]",
@@ -132,3 +160,10 @@ IMAGE_PRUNE = Command(
     most=0,
 )
 NETWORK_PRUNE = Command("[OPTIONS]", "Remove all unused networks", _networks, flags=_FLAGS, most=0)
+VOLUME_PRUNE = Command(
+    "[OPTIONS]",
+    "Remove unused local volumes",
+    _volumes,
+    flags=(("all", "a", "bool", False, "Remove all unused volumes, not only anonymous ones"), *_FLAGS),
+    most=0,
+)
