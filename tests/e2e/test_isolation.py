@@ -36,6 +36,8 @@ NETWORKS = {
     "other": "",
     "inner": "--internal",
     "apart": "-o com.docker.network.bridge.enable_icc=false",
+    "sealed": "--internal -o com.docker.network.bridge.gateway_mode_ipv4=isolated"
+    " -o com.docker.network.bridge.gateway_mode_ipv6=isolated",
 }
 CONTAINERS = {
     "web": f"--network app -p {PUBLISHED}:{PORT} -p {PUBLISHED}:{PORT}/udp -p 127.0.0.1:{ON_LOOPBACK}:{PORT}",
@@ -45,6 +47,8 @@ CONTAINERS = {
     "in2": f"--network inner -p 8070:{PORT}",
     "ap1": "--network apart",
     "ap2": f"--network apart -p 8090:{PORT} -p 8090:{PORT}/udp",
+    "sl1": "--network sealed",
+    "sl2": "--network sealed",
     "hosted": "--network host",
     "alone": "--network none",
 }
@@ -74,9 +78,13 @@ ROWS = (
     Row("same network, icc off", "ap1", "ap2", PORT, NONE),
     Row("into a network, icc off", "peer", "ap1", PORT, NONE),
     Row("out of a network, icc off", "ap1", "peer", PORT, NONE),
+    Row("same isolated network", "sl1", "sl2", PORT, ALL),
+    Row("into an isolated network", "peer", "sl1", PORT, NONE),
+    Row("out of an isolated network", "sl1", "peer", PORT, NONE),
     Row("the host", HOST, "web", PORT, ALL),
     Row("the host, internal", HOST, "in1", PORT, ALL),
     Row("the host, icc off", HOST, "ap1", PORT, ALL),
+    Row("the host, isolated", HOST, "sl1", PORT, NONE),
     Row("container in the host's network", "hosted", "web", PORT, ALL),
     Row("container in the host's network, internal", "hosted", "in1", PORT, ALL),
     Row("no network", "alone", "web", PORT, NONE),
@@ -88,6 +96,7 @@ ROWS = (
     Row("outwards", "peer", OUTSIDE, PORT, ALL),
     Row("outwards, icc off", "ap1", OUTSIDE, PORT, ALL),
     Row("outwards, internal", "in1", OUTSIDE, PORT, NONE),
+    Row("outwards, isolated", "sl1", OUTSIDE, PORT, NONE),
     Row("outwards, no network", "alone", OUTSIDE, PORT, NONE),
     Row("outwards, host's network", "hosted", OUTSIDE, PORT, ALL),
     # gateways: the host's own addresses on its networks
@@ -96,12 +105,14 @@ ROWS = (
     Row("own gateway, internal", "in1", "inner gateway", PORT, ALL),
     Row("another's gateway, internal", "in1", "app gateway", PORT, NONE),
     Row("own gateway, icc off", "ap1", "apart gateway", PORT, ALL),
+    Row("another's gateway, isolated", "sl1", "app gateway", PORT, NONE),
     Row("gateway, no network", "alone", "app gateway", PORT, NONE),
     Row("gateway, a machine outside", OUTSIDE, "app gateway", PORT, NONE),
     # the host's address
     Row("host", "peer", HOST, PORT, ALL),
     Row("host, internal", "in1", HOST, PORT, NONE),
     Row("host, icc off", "ap1", HOST, PORT, ALL),
+    Row("host, isolated", "sl1", HOST, PORT, NONE),
     Row("host, no network", "alone", HOST, PORT, NONE),
     Row("host, a machine outside", OUTSIDE, HOST, PORT, ALL),
     # a published port
@@ -113,6 +124,7 @@ ROWS = (
     Row("published, the host", HOST, HOST, PUBLISHED, SOCKETS),
     Row("published, the host's loopback", HOST, "loopback", PUBLISHED, "++· --·"),
     Row("published, host's network", "hosted", HOST, PUBLISHED, SOCKETS),
+    Row("published, isolated", "sl1", HOST, PUBLISHED, "--· --·"),
     Row("published, no network", "alone", HOST, PUBLISHED, "--· --·"),
     Row("published, a machine outside", OUTSIDE, HOST, PUBLISHED, SOCKETS),
     Row("published, icc off, neighbour", "ap1", HOST, 8090, SOCKETS),
@@ -151,7 +163,7 @@ class Field:
         for name, flags in NETWORKS.items():
             self.run(f"network create --ipv6 {flags} {name}").ok()
             (found,) = json.loads(self.run(f"network inspect {name}").ok())
-            self.gateways[name] = [one["Gateway"] for one in found["IPAM"]["Config"]]
+            self.gateways[name] = [one["Gateway"] for one in found["IPAM"]["Config"] if one.get("Gateway")]
         for name, flags in CONTAINERS.items():
             identifier = self.run(f"run -d --name {name} {flags} tiny sleep 3600").ok().split()[-1]
             (found,) = json.loads(self.run(f"inspect {name}").ok())
