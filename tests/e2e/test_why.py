@@ -26,7 +26,8 @@ def serve(name: str, options: str, listen: str = "-l 80") -> str:
 
 class Case(NamedTuple):
     """`made` are commands; `asked` are the arguments of why; `fix` replaces a remedy that is not a repair by itself
-    ("" when the remedy is pasted as it is); `then` is asked after that instead of `asked`."""
+    ("" when the remedy is pasted as it is); `then` is asked after that instead of `asked`, and the remedy is a question
+    unless it `repairs`."""
 
     name: str
     made: tuple[str, ...]
@@ -35,6 +36,7 @@ class Case(NamedTuple):
     remedy: str
     fix: tuple[str, ...] = ()
     then: str = ""
+    repairs: bool = False
 
 
 NET = "network create app"
@@ -256,6 +258,54 @@ CASES = (
         ),
         "c1 c2:53/udp", "mtu-mismatch", "tsunagu network disconnect app c2 && tsunagu network connect app c2",
     ),
+    # published ports
+    Case(
+        "a container addressed from outside, its port published", (NET, serve("c2", "--network app -p 38088:80")),
+        "outside c2:80", "direct-routing", "tsunagu why outside host:38088", then="outside host:38088",
+    ),
+    Case(
+        "a container addressed from outside, its port not published",
+        (NET, serve("c2", "--network app", "-l 38088")), "outside c2:38088", "direct-routing",
+        "tsunagu rm -f c2 && tsunagu run -d --name c2 --network app -p 38088:38088 bench nc -k -l 38088",
+        then="outside host:38088", repairs=True,
+    ),
+    Case(
+        "published on loopback, asked from outside", (NET, serve("c2", "--network app -p 127.0.0.1:38088:80")),
+        "outside host:38088", "published-on-loopback",
+        "tsunagu rm -f c2 && tsunagu run -d --name c2 --network app -p 38088:80 bench nc -k -l 80",
+    ),
+    Case(
+        "published on loopback, asked from another network",
+        (
+            NET, "network create back", f"run -d --name c1 --network app {SLEEP}",
+            serve("c2", "--network back -p 127.0.0.1:38088:80"),
+        ),
+        "c1 host:38088", "published-on-loopback",
+        "tsunagu rm -f c2 && tsunagu run -d --name c2 --network back -p 38088:80 bench nc -k -l 80",
+    ),
+    Case(
+        "published on loopback, asked on the same network",
+        (NET, f"run -d --name c1 --network app {SLEEP}", serve("c2", "--network app -p 127.0.0.1:38088:80")),
+        "c1 host:38088", "published-on-loopback", "tsunagu why c1 c2:80", then="c1 c2:80",
+    ),
+    Case(
+        "published, and nothing listens", (NET, f"run -d --name c2 --network app -p 38088:80 {SLEEP}"),
+        "outside host:38088", "not-listening", "tsunagu logs c2", fix=("exec -d c2 nc -ll -p 80 -e true",),
+    ),
+    Case(
+        "published, and it listens on 127.0.0.1 only",
+        (
+            NET, f"run -d --name c1 --network app {SLEEP}",
+            serve("c2", "--network app -p 38088:80", "-l 127.0.0.1 80"),
+        ),
+        "c1 host:38088", "loopback-only", "tsunagu logs c2",
+        fix=("rm -f c2", serve("c2", "--network app -p 38088:80")),
+    ),
+    Case(
+        "published, and it listens on another port", (NET, serve("c2", "--network app -p 38088:80", "-l 8080")),
+        "outside host:38088", "other-port",
+        "tsunagu rm -f c2 && tsunagu run -d --name c2 --network app -p 38088:8080 bench nc -k -l 8080",
+    ),
     Case(
         "an interface that is down",
         (
@@ -327,7 +377,7 @@ def test_broken_set_up(cli: CommandLine, case: Case) -> None:
     assert code == (2 if case.reason == "name-unknown" else 1)
     assert found["Documentation"] == f"docs/reasons.md#{case.reason}"
     assert [step["Ok"] for step in found["Steps"]] == [True] * (len(found["Steps"]) - 1) + [False]
-    if not case.fix and not case.then:
+    if (not case.fix and not case.then) or case.repairs:
         paste(cli, case.remedy)
     run(cli, *case.fix)
     for made in case.made:

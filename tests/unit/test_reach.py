@@ -34,7 +34,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reasons.md"
 # Found by probing living containers, so by tests/e2e/test_why.py.
 PROBED = {
     Fact.DNS_SILENT, Fact.SHARED_NAME, Fact.NOT_LISTENING, Fact.LOOPBACK_ONLY, Fact.OTHER_ADDRESS, Fact.OTHER_PORT,
-    Fact.OTHER_PROTOCOL, Fact.MTU_MISMATCH, Fact.REFUSED, Fact.UNANSWERED,
+    Fact.OTHER_PROTOCOL, Fact.MTU_MISMATCH, Fact.REFUSED, Fact.UNANSWERED, Fact.PUBLISHED_ON_LOOPBACK,
 }  # fmt: skip
 # Explained already, and no rule yet.
 COMING: set[str] = set()
@@ -158,6 +158,10 @@ def default_bridge(**settings: object) -> Builder:
     )  # fmt: skip
 
 
+def publish(port: str, name: str = "b") -> str:
+    return f"tsunagu rm -f {name} && tsunagu run -d --name {name} --network app -p {port} alpine sleep 9"
+
+
 Case = tuple[Cause, Callable[[], Reach], str]
 CASES: tuple[Case, ...] = (
     (Reason.SAME_NETWORK, lambda: two().asks("a", "b"), ""),
@@ -256,8 +260,22 @@ CASES: tuple[Case, ...] = (
         "tsunagu network create a-b && tsunagu network connect a-b a && tsunagu network connect a-b b"
         " && tsunagu network disconnect app a",
     ),
-    (Reason.DIRECT_ROUTING, lambda: two().asks("neighbour", "b"), ""),
-    (Reason.DIRECT_ROUTING, lambda: two().publishes("b").asks("neighbour", "b"), ""),
+    (Reason.DIRECT_ROUTING, lambda: two().asks("neighbour", "b"), publish("80:80")),
+    (Reason.DIRECT_ROUTING, lambda: two().publishes("b").asks("neighbour", "b"), publish("8080:80")),
+    (Reason.DIRECT_ROUTING, lambda: two().asks("outside", "b", port=0), ""),
+    (
+        Reason.DIRECT_ROUTING, lambda: two().publishes("b", host_port=88).asks("outside", "b", port=8080),
+        "tsunagu why outside host:88",
+    ),
+    (
+        Reason.DIRECT_ROUTING, lambda: two().publishes("b", "192.0.2.9").asks("outside", "b", port=0),
+        "tsunagu why outside 192.0.2.9:80",
+    ),
+    (
+        Reason.DIRECT_ROUTING, lambda: two().publishes("b", "127.0.0.1", 88).asks("outside", "b", port=8080),
+        publish("8080:8080"),
+    ),
+    (Reason.DIRECT_ROUTING, lambda: shared().asks("outside", "b"), ""),  # c lives in its sandbox
     (Reason.PUBLISHED, lambda: apart().publishes("b").asks("a", "host"), ""),
     (Reason.PUBLISHED, lambda: two(options={ICC: "false"}).publishes("b").asks("a", "gateway"), ""),
     (Reason.PUBLISHED, lambda: two().publishes("a").asks("a", "gateway"), ""),
@@ -280,7 +298,10 @@ CASES: tuple[Case, ...] = (
         Reason.ROUTED,
         lambda: apart(options=ROUTED).publishes("b", host_port=0).asks("a", "10.2.0.3", port=8080), "",
     ),
-    (Reason.UNPUBLISHED, lambda: two(options=ROUTED).publishes("b", host_port=0).asks("neighbour", "b"), ""),
+    (
+        Reason.UNPUBLISHED, lambda: two(options=ROUTED).publishes("b", host_port=0).asks("neighbour", "b"),
+        publish("80:80"),
+    ),
     (
         Fact.NEEDS_ROUTE,
         lambda: two(options=ROUTED).publishes("b", host_port=0).asks("outside", "b", port=8080), "",
@@ -293,8 +314,14 @@ CASES: tuple[Case, ...] = (
         "tsunagu network connect back a",
     ),
     (Reason.TRUSTED, lambda: two(options=TRUSTING).publishes("b").asks("neighbour", "b", LAN, port=8080), ""),
-    (Reason.UNPUBLISHED, lambda: two(options=TRUSTING).publishes("b").asks("neighbour", "b", LAN), ""),
-    (Reason.DIRECT_ROUTING, lambda: two(options=TRUSTING).publishes("b").asks("neighbour", "b", port=8080), ""),
+    (
+        Reason.UNPUBLISHED, lambda: two(options=TRUSTING).publishes("b").asks("neighbour", "b", LAN),
+        publish("8080:80"),
+    ),
+    (
+        Reason.DIRECT_ROUTING, lambda: two(options=TRUSTING).publishes("b").asks("neighbour", "b", port=8080),
+        "tsunagu why neighbour host:80",
+    ),
     (Fact.HOST_ABSENT, lambda: two(options=ISOLATED, is_internal=True).asks("host", "b"), ""),
     (Fact.HOST_ABSENT, lambda: two(options=ISOLATED, is_internal=True).asks("a", "host"), ""),
     (Reason.SAME_NETWORK, lambda: two(options=ISOLATED, is_internal=True).asks("a", "b"), ""),

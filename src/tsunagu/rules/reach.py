@@ -18,9 +18,9 @@ from tsunagu.model.container import Container
 from tsunagu.model.network import Network
 from tsunagu.model.world import World
 
-from . import policy, remedies, routes
+from . import entrances, policy, remedies, routes
 from .flows import NEIGHBOUR, OUTSIDE, SAMPLES, Flow, Host, Party, Reach, Refused, Step, source_of
-from .policy import Rule, Verdict
+from .policy import Reason, Rule, Verdict
 from .reasons import FINE, Cause, Fact
 from .sandboxes import owner_of
 from .targets import Candidate, Targets
@@ -315,9 +315,11 @@ class _Search:
         for rule in decided:
             network = self.world.networks[rule.network]
             if rule.verdict is Verdict.DROP:
-                no = Refused(
-                    rule.reason, remedies.rule(self.world, rule.reason, network, mine, owner), network=network.name
-                )
+                hint = remedies.rule(self.world, rule.reason, network, mine, owner)
+                no = Refused(rule.reason, hint, network=network.name)
+                if owner is not None and rule.reason in (Reason.UNPUBLISHED, Reason.DIRECT_ROUTING):
+                    said, no.hint = entrances.way_in(self.world, self.flow, owner)
+                    no.sentence += f"; {said}" if said else ""
                 no.rule = rule
                 raise no
         return list(decided)

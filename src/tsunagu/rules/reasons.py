@@ -59,6 +59,10 @@ class Fact(Enum):
     # ---- found by probing a living container
     NOT_LISTENING = ("not-listening", "nothing in {target} listens on port {port}/{protocol}")
     LOOPBACK_ONLY = ("loopback-only", "{target} listens on {listeners} only, which no other container reaches")
+    PUBLISHED_ON_LOOPBACK = (
+        "published-on-loopback",
+        "port {port}/{protocol} of the host leads to {target}, but it is published on {address} only, for the host",
+    )
     OTHER_ADDRESS = ("other-address", "{target} listens on {listeners} only, not on {address}")
     OTHER_PORT = ("other-port", "nothing in {target} listens on port {port}/{protocol}; it listens on {listeners}")
     OTHER_PROTOCOL = ("other-protocol", "port {port} of {target} is {other}, not {protocol}")

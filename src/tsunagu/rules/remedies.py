@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import difflib
 import shlex
+from collections.abc import Sequence
 
 from tsunagu.model.container import Container
-from tsunagu.model.network import Network
+from tsunagu.model.network import Network, PublishedPort
 from tsunagu.model.world import World
 
-from .flows import Flow
+from .flows import HOST, Flow
 from .policy import Reason
-from .sandboxes import has_live_sandbox, owner_of
+from .sandboxes import has_live_sandbox, owner_of, sharers
 
 PROGRAM = "tsunagu"
 
@@ -100,11 +101,46 @@ def rule(world: World, reason: Reason, network: Network, source: Container | Non
         return meet(world, source, target)
     if reason is Reason.INTERNAL_EGRESS and source is not None:
         return outside(world, source)
-    if target is not None and reason in (Reason.UNPUBLISHED, Reason.DIRECT_ROUTING):
-        return ""  # ports are published when a container is made
     if target is not None and reason is Reason.INTERNAL_INGRESS:
         return outside(world, target)
     return ""
+
+
+def publish(world: World, container: Container, protocol: str, port: int, host_port: int = 0) -> str:
+    """A container whose port is wanted from outside: ports are published when a container is made, so it is made anew,
+    with its networks, its binds and its other ports. "" where others live in its sandbox, or it has no network."""
+    others = [e for e in container.endpoints if e.network_id in world.networks]
+    if not others or any(one.id != container.id for one in sharers(world, container)):
+        return ""
+    key = f"{port}/{protocol}"
+    host_port = host_port or _free(world, protocol, port)
+    words = ["-p", f"{host_port}:{port}{'/udp' if protocol == 'udp' else ''}"]
+    for other, bindings in (container.host.port_bindings or {}).items():
+        for binding in bindings or ():
+            if other != key and binding.host_port != str(host_port):
+                address = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
+                published = f"{binding.host_port}:{other.removesuffix('/tcp')}"
+                words += ["-p", f"{address}:{published}" if address else published]
+    for bind in container.host.binds or ():
+        words += ["-v", bind]
+    for alias in others[0].config.aliases:
+        words += ["--network-alias", alias]
+    made = _anew(container, others[0].network_name, words)
+    return " && ".join([made, *(f"{PROGRAM} network connect {e.network_name} {container.name}" for e in others[1:])])
+
+
+def entrance(flow: Flow, port: PublishedPort) -> str:
+    """A port that is published: it is asked for at the host's address."""
+    host = HOST if port.is_for_any_address else f"[{port.host_ip}]" if port.family == 6 else port.host_ip
+    return f"{PROGRAM} why {flow.source} {host}:{port.host_port}{'/udp' if port.protocol == 'udp' else ''}"
+
+
+def _free(world: World, protocol: str, port: int) -> int:
+    """Return a port of the host that no container has: the very same one if it can be."""
+    taken = {
+        p.host_port for c in world.containers.values() for e in c.endpoints for p in e.ports if p.protocol == protocol
+    }
+    return next((n for n in (port, *range(8000 + port % 1000, 65536)) if n not in taken), 0)
 
 
 def _is_common_ground(network: Network, family: int) -> bool:
@@ -130,10 +166,10 @@ def _new_network(world: World, one: Container, other: Container, family: int) ->
     )
 
 
-def _anew(container: Container, network: str) -> str:
+def _anew(container: Container, network: str, options: Sequence[str] = ()) -> str:
     config = container.config
-    words = [*(config.entrypoint or ()), *(config.cmd or ())]
+    words = [*options, config.image, *(config.entrypoint or ()), *(config.cmd or ())]
     return (
         f"{PROGRAM} rm -f {container.name} && "
-        f"{PROGRAM} run -d --name {container.name} --network {network} {shlex.join([config.image, *words])}"
+        f"{PROGRAM} run -d --name {container.name} --network {network} {shlex.join(words)}"
     )

@@ -25,7 +25,7 @@ from tsunagu.kernel.probes import Listener
 from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.world import World
-from tsunagu.rules import lookup, names, remedies
+from tsunagu.rules import entrances, lookup, names, remedies
 from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Reach, Step, Unknown, source_of
 from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
@@ -296,7 +296,19 @@ class _Probe:
 
     def _listens_on_host(self, said: Reach) -> None:
         with suppress(OSError):
-            self._check("the host", probes.listeners(os.getpid()), list(said.addresses), is_same=self._is_host)
+            listening = probes.listeners(os.getpid())
+            try:
+                self._check("the host", listening, list(said.addresses), is_same=self._is_host)
+            except _Wrong as wrong:
+                found = entrances.on_loopback(self._world, self._flow.protocol, self._flow.port)
+                if found is None:
+                    raise
+                container, port = found
+                hint = entrances.loopback_remedy(self._world, self._flow, container, port)
+                raise _Wrong(
+                    Fact.PUBLISHED_ON_LOOPBACK, hint,
+                    port=port.host_port, protocol=port.protocol, target=container.name, address=port.host_ip,
+                ) from wrong  # fmt: skip
 
     def _check(
         self, name: str, found: Sequence[Listener], addresses: Sequence[str], *, is_same: bool, landing_port: int = 0
@@ -327,7 +339,11 @@ class _Probe:
             raise _Wrong(Fact.OTHER_PROTOCOL, again, other=other.protocol, **words)
         same = [one for one in others if one.protocol == protocol]
         if same:
-            again = self._logs(name) if landing_port else self._again(self._flow.target, same[0].port, protocol)
+            again = self._again(self._flow.target, same[0].port, protocol)
+            if landing_port:
+                container = self._world.container(name)
+                again = remedies.publish(self._world, container, protocol, same[0].port, self._flow.port)
+                again = again or self._logs(name)
             raise _Wrong(Fact.OTHER_PORT, again, listeners=_shown(same), **words)
         raise _Wrong(Fact.NOT_LISTENING, self._logs(name), **words)
 
