@@ -179,7 +179,7 @@ async def _serve(instance: Instance) -> None:
         pausing=pausing,
         statistics=Statistics(engine),
         commits=Commits(engine, images, lifecycle, pausing),
-        updating=Updating(engine, lifecycle),
+        updating=Updating(engine, runtime, lifecycle),
         sessions=sessions,
         networks=networks,
         connections=connections,

@@ -245,7 +245,7 @@ def test_inspect_tells_what_was_asked(cli: CommandLine) -> None:
 
 def test_what_comes_later_is_refused_by_name(cli: CommandLine) -> None:
     for flags, word in (
-        ("--memory 64m", "emory"),
+        ("--cpu-rt-period 5000", "ealtime"),
         ("--mount type=image,source=alpine,target=/x", "mage"),
     ):
         result = cli(f"run -d --name later {flags} alpine sleep 10")

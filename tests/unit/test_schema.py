@@ -76,17 +76,12 @@ def test_commands_as_text_or_list() -> None:
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        (with_host(Memory=64 << 20), "HostConfig.Memory"),
-        (with_host(NanoCpus=1), "HostConfig.NanoCpus"),
-        (with_host(PidsLimit=5), "HostConfig.PidsLimit"),
-        (with_host(MemorySwappiness=0.5), "HostConfig.MemorySwappiness"),
-        (with_host(OomKillDisable=True), "HostConfig.OomKillDisable"),
+        (with_host(KernelMemory=1 << 30), "HostConfig.KernelMemory"),
+        (with_host(CpuRealtimePeriod=5), "HostConfig.CpuRealtimePeriod"),
         (with_host(Init=True), "HostConfig.Init"),
         (with_host(LogConfig={"Type": "syslog"}), "HostConfig.LogConfig"),
         (with_host(LogConfig={"Type": "json-file", "Config": {"max-size": "1m"}}), "HostConfig.LogConfig"),
         (with_host(Runtime="kata"), "HostConfig.Runtime"),
-        (with_host(Devices=[{"PathOnHost": "/dev/null"}]), "HostConfig.Devices"),
-        (with_host(Ulimits=[{"Name": "nofile", "Soft": 1, "Hard": 1}]), "HostConfig.Ulimits"),
         (with_host(IpcMode="container:x"), "HostConfig.IpcMode container:x"),
         (with_host(PidMode="container:x"), "HostConfig.PidMode container:x"),
         (with_host(Mounts=[{"Type": "bind", "Source": "/a", "Target": "/d", "BindOptions": {"Later": True}}]),
@@ -109,7 +104,7 @@ def test_unsupported_fields_are_refused_by_name(body: dict[str, Any], name: str)
 @pytest.mark.parametrize(
     "host",
     [
-        {"MemorySwappiness": None}, {"MemorySwap": -1}, {"PidsLimit": -1},
+        {"MemorySwappiness": None}, {"MemorySwappiness": -1}, {"PidsLimit": None}, {"Memory": 0},
         {"LogConfig": {"Type": "json-file", "Config": {}}},
         {"LogConfig": {"Type": "", "Config": None}}, {"Runtime": "runc"}, {"Isolation": "default"}, {"Init": False},
         {"RestartPolicy": {"Name": "", "MaximumRetryCount": None}}, {"RestartPolicy": None}, {"PortBindings": None},

@@ -17,15 +17,12 @@ from tsunagu.model.network import EndpointConfig
 
 from .schema import Object, decode, endpoint_config, is_empty, object_of, text_of, words_of
 from .schema_mounts import check_volumes, mounts_of
-from .schema_update import restart_policy
+from .schema_update import LIMITS, limits_of, restart_policy
 
 SHM_SIZE = 64 << 20  # Docker's default, bytes
 
 # Values of fields the model lacks that ask for nothing this engine does not do anyway.
 _HARMLESS: dict[str, tuple[object, ...]] = {
-    "MemorySwappiness": (-1,),
-    "MemorySwap": (-1,),
-    "PidsLimit": (-1,),
     "LogConfig": ({"Type": "json-file"}, {"Type": "json-file", "Config": {}}, {"Type": "json-file", "Config": None}),
     "Runtime": ("runc", "io.containerd.runc.v2"),
     "Isolation": ("default",),
@@ -73,6 +70,8 @@ def _host(body: Object) -> HostConfig:
     body = dict(body)
     mounts = body.pop("Mounts", None) or []
     policy = restart_policy(body.pop("RestartPolicy", None), where)
+    limits = limits_of(body, where)
+    body = {key: value for key, value in body.items() if key not in LIMITS}
     for field, modes in _MODES.items():
         mode = text_of(body, field)
         if mode not in modes:
@@ -91,6 +90,7 @@ def _host(body: Object) -> HostConfig:
         host,
         network_mode=host.network_mode or "default",
         restart_policy=policy,
+        limits=limits,
         shm_size=host.shm_size or SHM_SIZE,
         port_bindings={_port(spec): found or () for spec, found in (host.port_bindings or {}).items()} or None,
         binds=host.binds or None,

@@ -26,31 +26,10 @@ _HOST_KEYS: tuple[tuple[str, object], ...] = (
     ("UsernsMode", ""),
     ("Runtime", "runc"),
     ("Isolation", ""),
-    ("CpuShares", 0),
-    ("Memory", 0),
-    ("NanoCpus", 0),
     ("CgroupParent", ""),
-    ("BlkioWeight", 0),
-    ("BlkioWeightDevice", []),
-    ("BlkioDeviceReadBps", []),
-    ("BlkioDeviceWriteBps", []),
-    ("BlkioDeviceReadIOps", []),
-    ("BlkioDeviceWriteIOps", []),
-    ("CpuPeriod", 0),
-    ("CpuQuota", 0),
     ("CpuRealtimePeriod", 0),
     ("CpuRealtimeRuntime", 0),
-    ("CpusetCpus", ""),
-    ("CpusetMems", ""),
-    ("Devices", []),
-    ("DeviceCgroupRules", None),
     ("DeviceRequests", None),
-    ("MemoryReservation", 0),
-    ("MemorySwap", 0),
-    ("MemorySwappiness", None),
-    ("OomKillDisable", None),
-    ("PidsLimit", None),
-    ("Ulimits", []),
     ("CpuCount", 0),
     ("CpuPercent", 0),
     ("IOMaximumIOps", 0),
@@ -208,6 +187,8 @@ def host_json(host: HostConfig) -> Json:
         "ReadonlyPaths": _paths(host.readonly_paths, oci_defaults.READONLY_PATHS, host),
     }
     out.update(_HOST_KEYS)
+    out.update(msgspec.to_builtins(host.limits))
+    out["DeviceCgroupRules"] = host.limits.device_cgroup_rules or None
     if host.mounts:
         out["Mounts"] = host.mounts
     if host.tmpfs:

@@ -14,7 +14,7 @@ import subprocess
 from tsunagu.model.errors import Unavailable
 from tsunagu.model.process import CAPABILITIES, Device, HostFacts, RuntimeInfo
 
-from . import cgroups, descriptors
+from . import cgroups, descriptors, limits
 
 SECCOMP_PROFILE = "/usr/share/containers/seccomp.json"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -56,6 +56,10 @@ def facts() -> HostFacts:
         architecture=platform.machine(),
         kernel=_kernel(platform.release()),
         is_cgroup_v2=cgroups.is_v2(),
+        knobs=limits.knobs(),
+        processors=limits.processors(),
+        memory_nodes=limits.memory_nodes(),
+        processor_count=os.cpu_count() or 1,
         has_apparmor=_starts_with("/sys/module/apparmor/parameters/enabled", "Y"),
         has_selinux=os.path.exists("/sys/fs/selinux/enforce"),
         has_x32=platform.machine() == "x86_64" and _has_x32(),

@@ -214,6 +214,13 @@ class Runtime:
         """Tell whether a container is frozen, whoever did it."""
         return cgroups.is_frozen(f"{self._cgroup}/{container_id}")
 
+    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """Change the limits of a running container. `resources` is OCI's `linux.resources`; what it lacks stays.
+
+        Raises RuntimeFailed with what the runtime said.
+        """
+        await self._run_runtime("update", "--resources", "-", container_id, data=msgspec.json.encode(resources))
+
     def is_alive(self, process: Process) -> bool:
         """Tell whether the container's first process still runs."""
         return process.pid > 0 and conmon.start_time(process.pid) == process.pid_started
@@ -412,12 +419,12 @@ class Runtime:
         # conmon binds a socket there, whose path must fit in 107 bytes; this one stays valid while we live.
         return f"/proc/{os.getpid()}/fd/{host.directory_fd(self._run_dir)}"
 
-    async def _run_runtime(self, *words: str) -> None:
+    async def _run_runtime(self, *words: str, data: bytes = b"") -> None:
         process = await asyncio.create_subprocess_exec(
             self.detect().path, "--root", self._state, *words,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        _, errors = await process.communicate()
+        _, errors = await process.communicate(data)
         if process.returncode:
             raise RuntimeFailed(create_sentence(errors.decode(errors="replace")))
 

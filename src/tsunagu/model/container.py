@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from .health import Health, HealthCheck, HealthStatus
+from .limits import Limits
 from .network import Endpoint
 from .volume import Mount, MountSpec
 
@@ -87,6 +88,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     sysctls: dict[str, str] | None = None
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
+    limits: Limits = Limits()
     console_size: tuple[int, int] = (0, 0)
 
 

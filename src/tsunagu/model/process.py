@@ -16,6 +16,13 @@ CAPABILITIES = (
 )  # fmt: skip
 
 
+# Limits that a kernel may lack, or that nobody has mounted.
+KNOBS = (
+    "memory", "swap", "reservation", "swappiness", "oom", "shares", "cfs", "cpuset", "pids", "weight", "weight_device",
+    "throttle",
+)  # fmt: skip
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """A resolved `user[:group]`. `groups` are all supplementary groups, the primary one included."""
 
@@ -77,6 +84,10 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = "x86_64"
     kernel: tuple[int, int] = (6, 1)
     is_cgroup_v2: bool = False
+    knobs: frozenset[str] = frozenset(KNOBS)  # which limits the kernel has, each by its controller
+    processors: str = "0"  # that a container may use, as cpuset(7) lists them ("0-3,8")
+    memory_nodes: str = "0"
+    processor_count: int = 1
     has_apparmor: bool = False
     has_selinux: bool = False
     has_x32: bool = False  # the kernel runs programs of the x32 ABI; hardly any does

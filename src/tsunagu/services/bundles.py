@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from tsunagu.kernel import accounts
+from tsunagu.kernel import accounts, limits
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Container
 from tsunagu.model.errors import InvalidParameter, KernelFailure
+from tsunagu.model.process import HostFacts
 from tsunagu.model.volume import Mount
 from tsunagu.model.world import World
 from tsunagu.rules import links, names
 from tsunagu.rules.sandboxes import owner_of
-from tsunagu.wire import oci
+from tsunagu.wire import oci, oci_limits
 
 from .engine import Engine
 from .images import Images
@@ -63,6 +64,10 @@ class Bundles:
         """Path of the mounted rootfs, or None while it is not mounted."""
         storage = self._images.storage
         return storage.merged(container_id) if storage.is_mounted(container_id) else None
+
+    def facts(self) -> HostFacts:
+        """What this host offers to containers."""
+        return self._runtime.facts()
 
     # ---- life
 
@@ -110,6 +115,7 @@ class Bundles:
         for mounted in container.mounts:
             _make_source(mounted)
         directory = self.directory(owner.id)
+        host = container.host.limits
         bundle_config = oci.container_config(
             container,
             account=account,
@@ -120,6 +126,14 @@ class Bundles:
             sources=self.volumes.sources(container),
             etc_files={f"/etc/{name}": f"{directory}/{name}" for name in ETC_FILES},
             linked=self._link_variables(world, container),
+            devices=[
+                (device, inside, wanted.cgroup_permissions)
+                for wanted in host.devices
+                for device, inside in limits.find_devices(
+                    wanted.path_on_host, wanted.path_in_container or wanted.path_on_host
+                )
+            ],
+            block_numbers={path: limits.block_numbers(path) for path in oci_limits.block_paths(host)},
         )
         bundle = f"{self._instance.run_dir}/bundles/{container.id}"
         os.makedirs(bundle, mode=0o700, exist_ok=True)

@@ -19,7 +19,7 @@ from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, KernelFailure, NotFound, NotModified
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
-from tsunagu.rules import health, links, modes, mounts, ports, restarts, spec
+from tsunagu.rules import health, limits, links, modes, mounts, ports, restarts, spec
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -79,6 +79,9 @@ class Containers:
         spec.check_words(merged, host)
         stop_signal(merged.stop_signal)
         health.check(merged.healthcheck)
+        facts = self._bundles.facts()
+        warnings = limits.check(host.limits, facts)
+        host = replace(host, limits=limits.completed(host.limits, facts))
         restarts.check(host.restart_policy, is_auto_removed=host.auto_remove)
         path, args = spec.command(merged)
         container = Container(
@@ -111,7 +114,7 @@ class Containers:
                 if address and endpoint.network_id and address not in self._lifecycle.leases.on(endpoint.network_id):
                     self._lifecycle.leases.take(endpoint.network_id, address, container.id)
         self._lifecycle.emit("create", container)
-        return container, [*links.notices(engine.world, host), *ports.warnings(engine.world, container)]
+        return container, [*warnings, *links.notices(engine.world, host), *ports.warnings(engine.world, container)]
 
     def _check_name(self, bare: str) -> None:
         spec.check_name_free(self._engine.world, bare)

@@ -11,11 +11,11 @@ from typing import Any
 
 from tsunagu.model.container import Container, HostConfig
 from tsunagu.model.errors import InvalidParameter, NotSupported
-from tsunagu.model.process import CAPABILITIES, Account, HostFacts
+from tsunagu.model.process import CAPABILITIES, Account, Device, HostFacts
 from tsunagu.model.volume import Mount
 
 from . import oci_defaults as defaults
-from . import seccomp
+from . import oci_limits, seccomp
 from .oci_mounts import bind_mount, tmpfs_mount
 
 __all__ = [
@@ -43,6 +43,8 @@ def container_config(
     namespaces: Mapping[str, str] | None = None,
     linked: Sequence[str] = (),
     sources: Mapping[str, str] | None = None,
+    devices: Sequence[tuple[Device, str, str]] = (),
+    block_numbers: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Return config.json of a container.
 
@@ -50,7 +52,8 @@ def container_config(
     the instance's cgroup. `etc_files` maps paths inside (/etc/hosts, …) to host files bound over them, as long as the
     user mounts nothing there. `namespaces` gives paths for `pid` and `ipc` where the container joins another's.
     `linked` are variables that tell of linked containers. `sources` gives the host path of what is mounted at a place,
-    for volumes.
+    for volumes. `devices` are (device of the host, path inside, access) for those that the user gave, `block_numbers`
+    (major, minor) of the block devices that limits name.
     Raises InvalidParameter or NotSupported for what `check` refuses.
     """
     config, host = container.config, container.host
@@ -59,7 +62,14 @@ def container_config(
     linux: dict[str, Any] = {
         "cgroupsPath": f"/{cgroup_parent}/{container.id}",
         "namespaces": _namespaces(host, netns, facts, namespaces or {}),
-        "resources": {"devices": [{"allow": host.privileged, "access": "rwm"}]},
+        "resources": {
+            "devices": [
+                {"allow": host.privileged, "access": "rwm"},
+                *(oci_limits.device_access(device, access) for device, _, access in devices),
+                *oci_limits.device_rules(host.limits.device_cgroup_rules),
+            ],
+            **oci_limits.resources(host.limits, block_numbers or {}),
+        },
         "sysctl": _sysctls(container, has_own_network=netns is not None),
         "rootfsPropagation": _root_propagation(container.mounts),
     }
@@ -69,8 +79,10 @@ def container_config(
         if not rules.has_unconfined_paths:
             linux["maskedPaths"] = list(masked)
             linux["readonlyPaths"] = list(readonly)
-    else:
-        linux["devices"] = _host_devices(facts)
+    nodes = [oci_limits.device_node(device) for device in facts.devices] if host.privileged else []
+    nodes += [oci_limits.device_node(device, path) for device, path, _ in devices]
+    if nodes:
+        linux["devices"] = list({node["path"]: node for node in nodes}.values())
     if rules.seccomp is not None and not (host.privileged and not rules.seccomp):
         linux["seccomp"] = seccomp.filter_profile(
             rules.seccomp or facts.seccomp_profile,
@@ -93,7 +105,7 @@ def container_config(
             has_no_new_privileges=rules.has_no_new_privileges,
             console_size=host.console_size,
             oom_score_adj=host.oom_score_adj,
-            descriptor_limits=facts.descriptor_limits,
+            rlimits=oci_limits.rlimits(host.limits.ulimits, facts.descriptor_limits),
         ),
         "root": {"path": rootfs, "readonly": host.readonly_rootfs},
         "mounts": _mounts(container, facts, etc_files or {}, sources or {}),
@@ -133,7 +145,7 @@ def exec_process(
         has_no_new_privileges=rules.has_no_new_privileges,
         console_size=console_size,
         oom_score_adj=container.host.oom_score_adj,
-        descriptor_limits=facts.descriptor_limits,
+        rlimits=oci_limits.rlimits(container.host.limits.ulimits, facts.descriptor_limits),
     )
 
 
@@ -288,7 +300,7 @@ def _process(
     has_no_new_privileges: bool,
     console_size: tuple[int, int],
     oom_score_adj: int,
-    descriptor_limits: tuple[int, int],
+    rlimits: list[dict[str, Any]],
 ) -> dict[str, Any]:
     names = list(granted)
     # Inheritable stays empty (CVE-2022-24769). Another user than root starts with none, as after execve.
@@ -304,7 +316,7 @@ def _process(
         "noNewPrivileges": has_no_new_privileges,
         "oomScoreAdj": oom_score_adj,
         # the engine raises its own limit, and programs that close every possible descriptor take long with a high one
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": descriptor_limits[0], "hard": descriptor_limits[1]}],
+        "rlimits": rlimits,
     }
     if tty and all(console_size):
         process["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
@@ -371,21 +383,6 @@ def _root_propagation(mounts: Sequence[Mount]) -> str:
     if kinds & {"shared", "rshared"}:
         return "rshared"
     return "rslave" if kinds & {"slave", "rslave"} else "rprivate"
-
-
-def _host_devices(facts: HostFacts) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": device.path,
-            "type": device.kind,
-            "major": device.major,
-            "minor": device.minor,
-            "fileMode": device.mode,
-            "uid": device.uid,
-            "gid": device.gid,
-        }
-        for device in facts.devices
-    ]
 
 
 def _mounts(

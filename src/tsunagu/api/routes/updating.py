@@ -9,7 +9,9 @@ from tsunagu.api.schema_update import container_update
 
 async def update(request: Request) -> Response:
     wanted = container_update(await request.json())
-    warnings = await request.app.updating.update(request.words["word"], restart_policy=wanted.restart_policy)
+    warnings = await request.app.updating.update(
+        request.words["word"], wanted.limits, restart_policy=wanted.restart_policy
+    )
     return json_response({"Warnings": warnings or None})
 
 
