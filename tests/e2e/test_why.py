@@ -140,6 +140,20 @@ CASES = (
         "c1 db:80", "not-running", "tsunagu start c2",
     ),
     Case(
+        "paused target",
+        (NET, f"run -d --name c1 --network app {SLEEP}", serve("c2", "--network app"), "pause c2"),
+        "c1 c2:80", "paused", "tsunagu unpause c2",
+    ),
+    Case(
+        "paused source",
+        (NET, f"run -d --name c1 --network app {SLEEP}", serve("c2", "--network app"), "pause c1"),
+        "c1 c2:80", "paused", "tsunagu unpause c1",
+    ),
+    Case(
+        "paused behind a published port", (NET, serve("c2", "--network app -p 38088:80"), "pause c2"),
+        "outside host:38088", "paused", "tsunagu unpause c2",
+    ),
+    Case(
         "no network at all", (NET, f"run -d --name c1 --network none {SLEEP}", serve("c2", "--network app")),
         "c1 c2:80", "network-none", "tsunagu rm -f c1 && tsunagu run -d --name c1 --network app alpine sleep 3600",
     ),
@@ -385,6 +399,27 @@ def test_broken_set_up(cli: CommandLine, case: Case) -> None:
             listens(cli, name_of(made))
     paste(cli, "tsunagu why --quiet " + shlex.join((case.then or case.asked).split()) + " || "
           "tsunagu why " + shlex.join((case.then or case.asked).split()))  # fmt: skip
+
+
+def test_restarting_target(cli: CommandLine) -> None:
+    """It ends as soon as it is started, until what it lacks is there; meanwhile it is told apart from a stopped one."""
+    run(
+        cli, NET, f"run -d --name c1 --network app {SLEEP}", "volume create why-data",
+        "run -d --name c2 --network app --restart always -v why-data:/data bench "
+        "sh -c 'test -e /data/ready || { echo no /data/ready >&2; exit 3; }; exec nc -k -l 80'",
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while (found := ask(cli, "c1 c2:80")[1])["Reason"] != "restarting" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found["Reason"] == "restarting", found
+    assert found["Sentence"].startswith("c2 has ended with exit code 3 and waits for its restart policy")
+    assert found["Remedy"] == "tsunagu logs c2"
+    assert "no /data/ready" in cli("logs c2").err
+    cli("run --rm -v why-data:/data alpine touch /data/ready").ok()
+    deadline = time.monotonic() + 60
+    while (answer := ask(cli, "c1 c2:80"))[0] != 0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert answer[0] == 0, answer
 
 
 def test_what_works_says_so(cli: CommandLine) -> None:

@@ -109,6 +109,11 @@ class Builder:
         self.world = replace(self.world, containers={**self.world.containers, ended.id: ended})
         return self
 
+    def pauses(self, name: str) -> Builder:
+        frozen = replace(self.world.container(name), state=State(status=Status.PAUSED))
+        self.world = replace(self.world, containers={**self.world.containers, frozen.id: frozen})
+        return self
+
     def publishes(self, name: str, host_ip: str = "0.0.0.0", host_port: int = 80) -> Builder:
         """Publish port 8080 of a container's first network."""
         container = self.world.container(name)
@@ -227,6 +232,17 @@ CASES: tuple[Case, ...] = (
     ),
     (Fact.NOT_RUNNING, lambda: two().container("c", "app", status=Status.EXITED).asks("a", "c"), "tsunagu start c"),
     (Fact.NOT_RUNNING, lambda: two().container("c", "app", status=Status.CREATED).asks("c", "a"), "tsunagu start c"),
+    (
+        Fact.RESTARTING, lambda: two().container("c", "app", status=Status.RESTARTING).asks("a", "c"),
+        "tsunagu logs c",
+    ),
+    (Fact.PAUSED, lambda: two().pauses("b").asks("a", "b"), "tsunagu unpause b"),
+    (Fact.PAUSED, lambda: two().pauses("b").asks("a", "10.1.0.3"), "tsunagu unpause b"),
+    (Fact.PAUSED, lambda: two().pauses("b").asks("host", "b", port=0), "tsunagu unpause b"),
+    (Fact.PAUSED, lambda: two().pauses("b").publishes("b").asks("a", "gateway"), "tsunagu unpause b"),
+    (Fact.PAUSED, lambda: two().pauses("a").asks("a", "b"), "tsunagu unpause a"),
+    (Reason.SAME_NETWORK, lambda: shared().pauses("b").asks("a", "b"), ""),  # c may be who listens
+    (Fact.PAUSED, lambda: shared().pauses("b").pauses("c").asks("a", "b"), "tsunagu unpause b"),
     (
         Fact.NETWORK_NONE, lambda: two().container("c").asks("c", "a"),
         "tsunagu rm -f c && tsunagu run -d --name c --network app alpine sleep 9",

@@ -59,6 +59,10 @@ class _Search:
             targets.running(source)
             self.candidates = targets.candidates(source)
             self._judge(source)
+            if self.landing is not None:
+                targets.awake(self.world.containers[self.landing.container])
+            elif (owner := self.candidates[0][1]) is not None:  # the one that was found to arrive
+                targets.awake(owner)
         except Refused as no:
             self.cause, self.sentence, self.rule, hint = no.cause, no.sentence, no.rule, no.hint
             self.steps.append(Step(False, no.sentence, no.cause.code))

@@ -37,6 +37,12 @@ class Fact(Enum):
 
     # ---- states
     NOT_RUNNING = ("not-running", "{container} is not running ({status})")
+    PAUSED = ("paused", "{container} is paused: its processes are frozen, and nothing in it answers")
+    RESTARTING = (
+        "restarting",
+        "{container} has ended with exit code {code} and waits for its restart policy to start it again "
+        "({count} times so far)",
+    )
     NETWORK_NONE = ("network-none", "{container} has no network at all (--network none)")
     NO_NETWORK = ("no-network", "{container} is on no network")
 

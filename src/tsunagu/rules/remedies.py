@@ -28,6 +28,16 @@ def start(world: World, container: Container) -> str:
     return f"{PROGRAM} start {' '.join(names)}"
 
 
+def wake(container: Container) -> str:
+    """A container that is paused."""
+    return f"{PROGRAM} unpause {container.name}"
+
+
+def log(container: Container) -> str:
+    """A container that ends again and again: its log tells why."""
+    return f"{PROGRAM} logs {container.name}"
+
+
 def ask(flow: Flow, target: Container) -> str:
     """A container that has no name of its own: it is found under another one's."""
     port = f":{flow.port}" if flow.port else ""

@@ -47,6 +47,8 @@ class Targets:
         if party.container is not None:
             if not party.container.is_running:
                 raise self._away(party.container)
+            if party.container.is_paused:
+                raise self._frozen(party.container)
             self._note(f"{party.container.name} is running")
             self._shared(party.container)
 
@@ -69,7 +71,20 @@ class Targets:
         if owner.id != container.id:
             self._note(f"{container.name} shares the sandbox of {owner.name}: its interfaces, addresses and ports")
 
+    def awake(self, container: Container) -> None:
+        """Refuse a target whose sandbox has nobody left but the frozen: others there may be who listens."""
+        here = sharers(self.world, container)
+        if here and all(one.is_paused for one in here):
+            raise self._frozen(here[0])
+
+    def _frozen(self, container: Container) -> Refused:
+        return Refused(Fact.PAUSED, remedies.wake(container), container=container.name)
+
     def _away(self, container: Container) -> Refused:
+        if container.is_restarting:
+            state = container.state
+            words = {"container": container.name, "code": state.exit_code, "count": state.restart_count}
+            return Refused(Fact.RESTARTING, remedies.log(container), **words)
         hint = remedies.start(self.world, container)
         return Refused(Fact.NOT_RUNNING, hint, container=container.name, status=container.state.status.value)
 
