@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -401,11 +402,11 @@ def test_broken_set_up(cli: CommandLine, case: Case) -> None:
           "tsunagu why " + shlex.join((case.then or case.asked).split()))  # fmt: skip
 
 
-def test_restarting_target(cli: CommandLine) -> None:
+def test_restarting_target(cli: CommandLine, tmp_path: Path) -> None:
     """It ends as soon as it is started, until what it lacks is there; meanwhile it is told apart from a stopped one."""
     run(
-        cli, NET, f"run -d --name c1 --network app {SLEEP}", "volume create why-data",
-        "run -d --name c2 --network app --restart always -v why-data:/data bench "
+        cli, NET, f"run -d --name c1 --network app {SLEEP}",
+        f"run -d --name c2 --network app --restart always -v {tmp_path}:/data bench "
         "sh -c 'test -e /data/ready || { echo no /data/ready >&2; exit 3; }; exec nc -k -l 80'",
     )  # fmt: skip
     deadline = time.monotonic() + 30
@@ -415,11 +416,31 @@ def test_restarting_target(cli: CommandLine) -> None:
     assert found["Sentence"].startswith("c2 has ended with exit code 3 and waits for its restart policy")
     assert found["Remedy"] == "tsunagu logs c2"
     assert "no /data/ready" in cli("logs c2").err
-    cli("run --rm -v why-data:/data alpine touch /data/ready").ok()
+    (tmp_path / "ready").touch()
     deadline = time.monotonic() + 60
     while (answer := ask(cli, "c1 c2:80"))[0] != 0 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert answer[0] == 0, answer
+
+
+def test_names_of_two_compose_projects(cli: CommandLine) -> None:
+    """Both projects are named: where one does not answer in the sentence, where both do in a warning."""
+    label = "-l com.docker.compose.project="
+    run(
+        cli, NET, f"run -d --name c1 --network app {SLEEP}",
+        serve("shop-db-1", f"--network app --network-alias db {label}shop"),
+        f"run -d --name blog-db-1 --network app --network-alias db {label}blog {SLEEP}",
+    )  # fmt: skip
+    code, found = ask(cli, "c1 db:80")
+    assert (code, found["Reason"]) == (1, "shared-name"), found
+    said = "they belong to different Compose projects (blog, shop)"
+    assert found["Sentence"].endswith(said), found
+    run(cli, "exec -d blog-db-1 nc -ll -p 80 -e true")
+    code, found = ask(cli, "c1 db:80")
+    assert code == 0, found
+    assert any(warning.endswith(said) for warning in found["Warnings"]), found
+    paste(cli, "tsunagu network disconnect app blog-db-1")
+    assert ask(cli, "c1 db:80")[1]["Warnings"] == []
 
 
 def test_what_works_says_so(cli: CommandLine) -> None:

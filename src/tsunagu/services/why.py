@@ -184,14 +184,11 @@ class _Probe:
             return
         network = self._world.networks[found.network_id].name
         listed = ", ".join(h.container.name for h in found.holders)
-        projects = sorted({p for h in found.holders if (p := h.container.config.labels.get(_COMPOSE_PROJECT, ""))})
         text = (
             f"{self._flow.target} is the name of {len(found.holders)} containers on {network} ({listed}): "
             "connections go to any of them"
         )
-        if len(projects) > 1:
-            text += f"; they belong to different Compose projects ({', '.join(projects)})"
-        self._warnings.append(text)
+        self._warnings.append(text + _projects([h.container for h in found.holders]))
 
     async def _question(self, name: str, family: int) -> list[str]:
         """Ask 127.0.0.11 for addresses from inside A. Raises OSError, TimeoutError, KernelFailure."""
@@ -270,6 +267,7 @@ class _Probe:
         hint = ""
         if network in self._world.networks:
             hint = f"{remedies.PROGRAM} network disconnect {self._world.networks[network].name} {next(iter(wrong))}"
+        listed += _projects([self._world.containers[h] for h in said.holders])
         raise _Wrong(Fact.SHARED_NAME, hint, name=self._flow.target, holders=listed)
 
     def _listens(self, container: Container, said: Reach) -> None:
@@ -417,6 +415,12 @@ class _Probe:
 
 
 # ---- pieces
+
+
+def _projects(containers: Sequence[Container]) -> str:
+    """Say that containers belong to different Compose projects, where they do."""
+    found = sorted({p for c in containers if (p := c.config.labels.get(_COMPOSE_PROJECT, ""))})
+    return f"; they belong to different Compose projects ({', '.join(found)})" if len(found) > 1 else ""
 
 
 def _echo_request(family: int, payload: bytes) -> bytes:
