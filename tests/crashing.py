@@ -95,7 +95,8 @@ class _Counter:
 def main() -> int:
     """Run `tsunagu daemon …` with every step counted."""
     from tsunagu import daemon
-    from tsunagu.kernel import conmon, link, netns, network, process_files, runtime, storage
+    from tsunagu.kernel import conmon, copyup, link, netns, network, process_files, runtime, storage
+    from tsunagu.kernel import volumes as volume_files
     from tsunagu.services import (
         bundles,
         connections,
@@ -109,6 +110,7 @@ def main() -> int:
         resolver,
         restarts,
     )  # fmt: skip
+    from tsunagu.services import volumes as volume_services
     from tsunagu.store import blobs, db
 
     arguments = sys.argv[2:]
@@ -117,9 +119,9 @@ def main() -> int:
         network.NetworkKernel, netns.Worker, runtime.Runtime, conmon.Conversation, storage.Storage, bundles.Bundles,
         lifecycle.Lifecycle, containers.Containers, connections.Connections, networks.Networks, resolver.Resolver,
         images.Images, engine.Engine, db.Database, firewall.Firewall, ports.Ports,
-        restarts.Restarts,
+        restarts.Restarts, volume_files.VolumeFiles, volume_services.Volumes,
     )  # fmt: skip
-    for owner in (*classes, blobs, link, process_files, storage):
+    for owner in (*classes, blobs, copyup, link, process_files, storage):
         for name, function in list(vars(owner).items()):
             if name.startswith("__") or not inspect.isfunction(function):
                 continue

@@ -28,6 +28,12 @@ CRASH_SECONDS = 5.0
 SLEEPER: dict[str, Any] = {"Image": "alpine", "Cmd": ["sleep", "3600"], "HostConfig": {"NetworkMode": "net"}}
 EPHEMERAL = {**SLEEPER, "HostConfig": {"NetworkMode": "net", "AutoRemove": True}}
 PUBLISHED = {**SLEEPER, "HostConfig": {"NetworkMode": "net", "PortBindings": {"7/tcp": [{}], "7/udp": [{}]}}}
+# Copied up from the image: what its programs need, so that it runs only if the copy is whole.
+VOLUMED = {
+    **SLEEPER,
+    "Volumes": {"/anonymous": {}},
+    "HostConfig": {"NetworkMode": "net", "Binds": ["filled:/bin"]},
+}
 Request = tuple[str, str, dict[str, Any] | None]
 
 
@@ -40,6 +46,8 @@ class Operation(NamedTuple):
 
 CREATE: Request = ("POST", "/containers/create?name=subject", SLEEPER)
 PUBLISH: Request = ("POST", "/containers/create?name=subject", PUBLISHED)
+KEEP: Request = ("POST", "/containers/create?name=subject", VOLUMED)
+FILLED: Request = ("POST", "/volumes/create", {"Name": "filled"})
 START: Request = ("POST", "/containers/subject/start", None)
 NETWORK: Request = ("POST", "/networks/create", {"Name": "other", "EnableIPv6": True})
 GUEST: Request = (
@@ -69,6 +77,12 @@ OPERATIONS = {
         [PUBLISH, START, GUEST, ENTER, STOP], ("POST", "/containers/guest/stop?t=0", None)
     ),
     "rm -f with a guest": Operation([CREATE, START, GUEST, ENTER], ("DELETE", "/containers/subject?force=1", None)),
+    "create with volumes": Operation([], KEEP),
+    "create with a volume that is there": Operation([FILLED], KEEP),
+    "start with volumes": Operation([KEEP], START),
+    "rm -v": Operation([KEEP], ("DELETE", "/containers/subject?v=1", None)),
+    "volume create": Operation([], FILLED),
+    "volume rm": Operation([FILLED], ("DELETE", "/volumes/filled", None)),
     "network create": Operation([], NETWORK),
     "network rm": Operation([NETWORK], ("DELETE", "/networks/other", None)),
     "connect": Operation([NETWORK, CREATE, START], CONNECT),
@@ -128,9 +142,15 @@ def prepare(engine: EngineProcess, operation: Operation) -> None:
 
 def check_subject(engine: EngineProcess, where: str) -> None:
     """What is told of the subject is so: it runs with its name and interfaces, or it can be started."""
+    names = {volume["Name"] for volume in engine.api.get("/volumes")["Volumes"]}
+    if "filled" in names:
+        filled = sorted(path.name for path in Path(engine.instance.volume_path("filled")).iterdir())
+        pid = engine.api.get("/containers/bystander/json")["State"]["Pid"]
+        assert filled in ([], sorted(path.name for path in Path(f"/proc/{pid}/root/bin").iterdir())), where
     status, body = engine.api.request("GET", "/containers/subject/json")
     if status == 404:
         return
+    assert {mount["Name"] for mount in json.loads(body)["Mounts"]} <= names, where
     state = json.loads(body)
     if state["HostConfig"]["AutoRemove"] and not state["State"]["Running"]:
         began = state["State"]["Error"] or state["State"]["Status"] != "created"
@@ -179,7 +199,8 @@ def published(engine: EngineProcess) -> list[str]:
 def tidy(engine: EngineProcess) -> None:
     """Remove everything but the bystander and its network."""
     engine.api.request("DELETE", "/containers/guest?force=1")
-    engine.api.request("DELETE", "/containers/subject?force=1")
+    engine.api.request("DELETE", "/containers/subject?force=1&v=1")
+    engine.api.request("DELETE", "/volumes/filled")
     engine.api.request("DELETE", "/networks/other")
 
 
@@ -192,4 +213,8 @@ def footprint(engine: EngineProcess) -> list[str]:
     found += published(engine)
     for directory in ("root/containers", "run/bundles", "run/processes", "run/netns", "run/runtime"):
         found += [str(path) for path in Path(engine.directory, directory).glob("*")]
+    # what is put away is removed in the background
+    volumes = Path(engine.directory, "root/volumes").iterdir()
+    found += [str(path) for path in volumes if not path.name.startswith(".gone-")]
+    found += [volume["Name"] for volume in engine.api.get("/volumes")["Volumes"]]
     return sorted(found)

@@ -291,12 +291,12 @@ class Containers:
 
         Volumes that nobody named go too with `takes_volumes`, and always with `--rm` (Docker's rule).
         """
-        self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
-        await self._lifecycle.sandboxes.cut(container)
-        await asyncio.gather(self._bundles.remove(container.id), self._lifecycle.settle_kernel())
-        self._engine.commit(ContainerRemoved(container.id))
-        if takes_volumes or container.host.auto_remove:
-            await self._bundles.volumes.remove_anonymous(container.mounts)
+        doomed = container.mounts if takes_volumes or container.host.auto_remove else ()
+        async with self._bundles.volumes.going_with(doomed):
+            self._engine.commit(ContainerStateChanged(container.id, replace(container.state, status=Status.REMOVING)))
+            await self._lifecycle.sandboxes.cut(container)
+            await asyncio.gather(self._bundles.remove(container.id), self._lifecycle.settle_kernel())
+            self._engine.commit(ContainerRemoved(container.id))
         for endpoint in container.endpoints:
             self._lifecycle.leases.release(endpoint, container.id, keep_static=False)
         self._lifecycle.forget(container.id)

@@ -57,6 +57,7 @@ async def reconcile(
                 await lifecycle.sandboxes.open_resolver(engine.world, container)
             except EngineError as error:  # its last process has ended meanwhile, or its namespace is gone
                 log.warning("no name server for container=%s: %s", container_id[:12], error)
+    doomed = volumes.doomed()
     await volumes.restore()
     await orphans.remove(await orphans.find())
     for identifier, operation in engine.db.all("intent"):
@@ -72,6 +73,7 @@ async def reconcile(
         is_ephemeral = container.host.auto_remove and container.state.status is Status.EXITED
         if is_ephemeral or container.state.status is Status.REMOVING:
             await _discard(engine, containers, container.id)
+    await volumes.finish_removals(doomed)
 
 
 async def _discard(engine: Engine, containers: Containers, container_id: str) -> None:

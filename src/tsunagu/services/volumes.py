@@ -78,13 +78,19 @@ class Volumes:
                 self._engine.commit(VolumeRemoved(name))
         self._emit("destroy", name)
 
-    async def remove_anonymous(self, mounts: Iterable[Mount]) -> None:
-        """Remove the volumes that a removed container had and nobody named; those of others stay (Docker's rule)."""
-        for name in {m.name for m in mounts if m.is_anonymous and m.name}:
-            try:
-                await self.remove(name, force=True)
-            except EngineError as error:
-                log.debug("volume stays name=%s reason=%s", name, error.message)
+    @asynccontextmanager
+    async def going_with(self, mounts: Iterable[Mount]) -> AsyncIterator[None]:
+        """Remove, after the body, the volumes that the container had which it removes and that nobody named.
+
+        Those that others use stay (Docker's rule). The intent is kept from before, for an engine that is killed.
+        """
+        names = sorted({m.name for m in mounts if m.is_anonymous and m.name})
+        for name in names:
+            self._engine.db.put("intent", _INTENT + name, b"remove")
+        yield
+        await self.finish_removals(names)
+        for name in names:
+            self._engine.db.delete("intent", _INTENT + name)
 
     async def prune(self, filters: Mapping[str, Sequence[str]], *, is_all: bool) -> tuple[list[str], int]:
         """Remove unused volumes: those without a name, with `is_all` all; returns their names and the bytes freed."""
@@ -284,12 +290,6 @@ class Volumes:
     async def restore(self) -> None:
         """Make records and disk agree at engine start, after the running containers were adopted."""
         engine = self._engine
-        for identifier, _ in engine.db.all("intent"):
-            name = identifier.removeprefix(_INTENT)
-            if name != identifier and name in engine.world.volumes:
-                log.info("finishing the removal of a volume name=%s", name)
-                await self._files.remove(name)
-                engine.commit(VolumeRemoved(name))
         whole, staged = self._files.stored()
         for name in sorted(staged):
             if name in engine.world.volumes and name not in whole:
@@ -311,6 +311,19 @@ class Volumes:
             engine.commit(VolumeCreated(Volume(name=name, created=time.time_ns())))
         for name in self._files.mounted() - {name for name, users in self._held.items() if users}:
             await self._files.unmount(name)
+
+    def doomed(self) -> list[str]:
+        """Return the names of volumes whose removal a crash cut short."""
+        intents = [identifier for identifier, _ in self._engine.db.all("intent")]
+        return [identifier.removeprefix(_INTENT) for identifier in intents if identifier.startswith(_INTENT)]
+
+    async def finish_removals(self, names: Iterable[str]) -> None:
+        """Remove volumes, once the containers are gone that were removed with them; those in use stay."""
+        for name in names:
+            try:
+                await self.remove(name, force=True)
+            except EngineError as error:
+                log.info("volume stays name=%s reason=%s", name, error.message)
 
     # ---- events
 
