@@ -189,7 +189,7 @@ async def _serve(instance: Instance) -> None:
         system=system,
         doctor=Doctor(engine, kernel, firewall, lifecycle, resolver, orphans),
         volumes=volumes,
-        why=Why(engine, kernel, lifecycle, firewall),
+        why=Why(engine, kernel, lifecycle, firewall, bundles),
         maps=Maps(engine, kernel),
         dns=Dns(engine, kernel, lifecycle, DnsLog(resolver)),
     )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 
 from tsunagu.testing.commandline import CommandLine
@@ -441,6 +448,65 @@ def test_names_of_two_compose_projects(cli: CommandLine) -> None:
     assert any(warning.endswith(said) for warning in found["Warnings"]), found
     paste(cli, "tsunagu network disconnect app blog-db-1")
     assert ask(cli, "c1 db:80")[1]["Warnings"] == []
+
+
+@contextmanager
+def name_server(address: str, known: dict[str, str]) -> Iterator[list[str]]:
+    """Somebody's name server on the host; yields the names that it was asked for."""
+    asked: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 53))
+
+        def serve_names() -> None:
+            while True:
+                data, sender = sock.recvfrom(4096)
+                if not data:
+                    return
+                query = dns.message.from_wire(data)
+                question = query.question[0]
+                name = question.name.to_text().rstrip(".")
+                asked.append(name)
+                reply = dns.message.make_response(query)
+                if name not in known:
+                    reply.set_rcode(dns.rcode.NXDOMAIN)
+                elif question.rdtype == dns.rdatatype.A:
+                    reply.answer.append(dns.rrset.from_text(question.name, 9, "IN", "A", known[name]))
+                sock.sendto(reply.to_wire(), sender)
+
+        thread = threading.Thread(target=serve_names)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", (address, 53))
+            thread.join()
+
+
+def test_search_domain_catches_a_name(cli: CommandLine) -> None:
+    """While the container is away its name is answered by a machine of the company; the remedy brings it home."""
+    run(cli, "network create --subnet 10.63.8.0/24 app", "network create back")
+    with name_server("10.63.8.1", {"db.corp.example": "192.0.2.53"}) as asked:
+        run(
+            cli, f"run -d --name c1 --network app --dns 10.63.8.1 --dns-search corp.example {SLEEP}",
+            serve("db", "--network app"), "stop -t 0 db",
+        )  # fmt: skip
+        code, found = ask(cli, "c1 db:80")
+        assert (code, found["Reason"], found["Remedy"]) == (1, "search-domain", "tsunagu start db"), found
+        said = "c1 finds db elsewhere and not here: its name server answers 192.0.2.53 for db.corp.example"
+        assert found["Sentence"] == said
+        assert found["Documentation"] == "docs/reasons.md#search-domain"
+        assert asked == ["db", "db", "db.corp.example"]  # as a C library asks, IPv4 and IPv6
+        paste(cli, found["Remedy"])
+        listens(cli, "db")
+        assert ask(cli, "c1 db:80")[0] == 0
+        run(cli, "rm -f db", serve("c2", "--network back --network-alias db"))
+        code, found = ask(cli, "c1 db:80")
+        remedy = "tsunagu network connect back c1"
+        assert (code, found["Reason"], found["Remedy"]) == (1, "search-domain", remedy), found
+        paste(cli, remedy)
+        assert ask(cli, "c1 db:80")[0] == 0
+        assert ask(cli, "c1 databank")[1]["Reason"] == "name-unknown"  # nobody anywhere
 
 
 def test_what_works_says_so(cli: CommandLine) -> None:

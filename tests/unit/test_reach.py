@@ -35,6 +35,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reasons.md"
 PROBED = {
     Fact.DNS_SILENT, Fact.SHARED_NAME, Fact.NOT_LISTENING, Fact.LOOPBACK_ONLY, Fact.OTHER_ADDRESS, Fact.OTHER_PORT,
     Fact.OTHER_PROTOCOL, Fact.MTU_MISMATCH, Fact.REFUSED, Fact.UNANSWERED, Fact.PUBLISHED_ON_LOOPBACK,
+    Fact.SEARCH_DOMAIN,
 }  # fmt: skip
 # Explained already, and no rule yet.
 COMING: set[str] = set()

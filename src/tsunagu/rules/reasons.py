@@ -33,6 +33,10 @@ class Fact(Enum):
     NO_OWN_NAME = ("no-own-name", "{name} shares the sandbox of {owner} and has no name of its own")
     SHARED_NAME = ("shared-name", "{name} is the name of several containers, and not all of them answer: {holders}")
     LINK_TARGET_AWAY = ("link-target-away", "{name} is a link of {source} to a container that is not there")
+    SEARCH_DOMAIN = (
+        "search-domain",
+        "{source} finds {name} elsewhere and not here: its name server answers {addresses} for {full}",
+    )
     DNS_SILENT = ("dns-silent", "the name server inside {source} does not answer for {name} as it should: {answer}")
 
     # ---- states

@@ -118,7 +118,7 @@ def rule(world: World, reason: Reason, network: Network, source: Container | Non
 
 def publish(world: World, container: Container, protocol: str, port: int, host_port: int = 0) -> str:
     """A container whose port is wanted from outside: ports are published when a container is made, so it is made anew,
-    with its networks, its binds and its other ports. "" where others live in its sandbox, or it has no network."""
+    with its networks, environment, binds and other ports. "" where others live in its sandbox, or it has no network."""
     others = [e for e in container.endpoints if e.network_id in world.networks]
     if not others or any(one.id != container.id for one in sharers(world, container)):
         return ""
@@ -133,6 +133,8 @@ def publish(world: World, container: Container, protocol: str, port: int, host_p
                 words += ["-p", f"{address}:{published}" if address else published]
     for bind in container.host.binds or ():
         words += ["-v", bind]
+    for variable in container.config.env:
+        words += ["-e", variable] if not variable.startswith("PATH=") else []  # that one is the image's
     for alias in others[0].config.aliases:
         words += ["--network-alias", alias]
     made = _anew(container, others[0].network_name, words)

@@ -168,6 +168,11 @@ class Bundles:
         )
         self._write_file(container.id, "hosts", text)
 
+    def search_domains(self, container_id: str) -> tuple[str, ...]:
+        """Return the search list in the container's resolv.conf, as it is now. Raises OSError."""
+        with open(f"{self.directory(container_id)}/resolv.conf", errors="replace") as file:
+            return tuple(names.parse_resolv_conf(file.read()).search)
+
     def _write_file(self, container_id: str, name: str, text: str) -> None:
         with open(f"{self.directory(container_id)}/{name}", "w") as file:
             os.fchmod(file.fileno(), 0o644)

@@ -27,6 +27,7 @@ from tsunagu.model.errors import InvalidParameter, KernelFailure, NotFound
 from tsunagu.model.world import World
 from tsunagu.rules import entrances, lookup, names, remedies
 from tsunagu.rules.flows import NEIGHBOUR, OUTSIDE, Flow, Reach, Step, Unknown, source_of
+from tsunagu.rules.policy import Reason
 from tsunagu.rules.reach import reach
 from tsunagu.rules.reasons import Fact
 from tsunagu.rules.sandboxes import owner_of, sharers
@@ -34,16 +35,21 @@ from tsunagu.wire import dns
 from tsunagu.wire.nft_listing import Count
 
 from .asking import ask
+from .bundles import Bundles
 from .engine import Engine
 from .firewall import Firewall
 from .lifecycle import Lifecycle
+from .listening import is_any, is_loopback, port_of, shown, takes
 from .surroundings import host_of
 
 CONNECT_SECONDS = 2.0
 ASK_SECONDS = 2.0
 PROTOCOLS = ("tcp", "udp", "icmp")
-_ANY = ("0.0.0.0", "::")
 _COMPOSE_PROJECT = "com.docker.compose.project"
+# A name without an address here is asked for elsewhere, by the name server and by way of the search list.
+_NO_NAME_HERE = frozenset(
+    {Fact.NAME_UNKNOWN, Fact.NAME_IN_OTHER_NETWORK, Fact.NOT_RUNNING, Fact.RESTARTING, Reason.NO_SHARED_NETWORK}
+)
 
 
 class Verdict(Reach, frozen=True, kw_only=True):
@@ -66,7 +72,10 @@ class _Wrong(Exception):
 class Why:
     """Answers `GET /tsunagu/why`."""
 
-    def __init__(self, engine: Engine, kernel: NetworkKernel, lifecycle: Lifecycle, firewall: Firewall) -> None:
+    def __init__(
+        self, engine: Engine, kernel: NetworkKernel, lifecycle: Lifecycle, firewall: Firewall, bundles: Bundles
+    ) -> None:
+        self._bundles = bundles
         self._engine = engine
         self._kernel = kernel
         self._lifecycle = lifecycle
@@ -97,6 +106,10 @@ class Why:
             said = reach(world, replace(flow, target=found[0]), host)
             note = Step(True, f"{target} is no container; its name server answers {', '.join(found)}")
             said = replace(said, steps=(note, *said.steps))
+        elif said.reason in _NO_NAME_HERE and "." not in target and (caught := await probe.caught(self._bundles)):
+            full, addresses = caught
+            step = Step(True, said.sentence)
+            said = _elsewhere(said, step, source=source, name=target, full=full, addresses=", ".join(addresses))
         verdict = await probe.complete(said)
         if said.rule is not None:
             with suppress(KernelFailure):  # it is for the eyes only
@@ -149,6 +162,24 @@ class _Probe:
         with suppress(OSError, KernelFailure, dns.Malformed):
             return await self._question(self._flow.target, 4)
         return []
+
+    async def caught(self, bundles: Bundles) -> tuple[str, list[str]] | None:
+        """Return the full name and the addresses under which A finds a name that has none here: what its libc asks,
+        the name itself and then the domains of its search list, asked until one answers."""
+        asking = source_of(self._world, self._flow.source).container
+        if self._source is None or asking is None or not asking.is_running:
+            return None
+        if self._is_host or not names.needs_resolver(self._world, self._source):
+            return None
+        name = self._flow.target
+        if lookup.resolve(self._world, self._source, name).holders:
+            return None
+        with suppress(OSError, KernelFailure, dns.Malformed):  # a server that is silent catches nothing
+            for domain in ("", *bundles.search_domains(self._source.id)):
+                full = f"{name}.{domain.strip('.')}" if domain.strip(".") else name
+                if found := await self._question(full, 4) or await self._question(full, 6):
+                    return full, found
+        return None
 
     async def _ask(self, said: Reach) -> None:
         """A's own name server must give the addresses that the tables hold."""
@@ -276,7 +307,7 @@ class _Probe:
         except OSError:
             return  # it ended just now: the connection will tell
         if not self._flow.port:
-            ports = sorted({f"{one.port}/{one.protocol}" for one in found if not _is_loopback(one.address)}, key=_port)
+            ports = sorted({f"{one.port}/{one.protocol}" for one in found if not is_loopback(one.address)}, key=port_of)
             if ports:
                 self._note(f"{container.name} listens on {', '.join(ports)}")
             else:
@@ -315,23 +346,23 @@ class _Probe:
         container's port when a published one leads there: asking for another port of the host is no remedy then."""
         port, protocol = landing_port or self._flow.port, self._flow.protocol
         here = [one for one in found if (one.protocol, one.port) == (protocol, port)]
-        taking = [one for one in here if any(_takes(one.address, a) for a in addresses)]
+        taking = [one for one in here if any(takes(one.address, a) for a in addresses)]
         if taking or (is_same and here):
-            self._note(f"{name} listens on {_shown(taking or here)}")
+            self._note(f"{name} listens on {shown(taking or here)}")
             return
         words = {"target": name, "port": port, "protocol": protocol}
-        if here and all(_is_loopback(one.address) for one in here):
-            raise _Wrong(Fact.LOOPBACK_ONLY, self._logs(name), listeners=_shown(here), **words)
+        if here and all(is_loopback(one.address) for one in here):
+            raise _Wrong(Fact.LOOPBACK_ONLY, self._logs(name), listeners=shown(here), **words)
         if here:
-            shown = ", ".join(dict.fromkeys(one.address for one in here))
+            addressed = ", ".join(dict.fromkeys(one.address for one in here))
             raise _Wrong(
                 Fact.OTHER_ADDRESS,
                 self._logs(name) if landing_port else self._elsewhere(here, name),
-                listeners=shown,
+                listeners=addressed,
                 address=", ".join(addresses),
                 **words,
             )
-        others = [one for one in found if any(_takes(one.address, a) for a in addresses)]
+        others = [one for one in found if any(takes(one.address, a) for a in addresses)]
         if other := next((one for one in others if one.port == port), None):
             again = self._logs(name) if landing_port else self._again(self._flow.target, port, other.protocol)
             raise _Wrong(Fact.OTHER_PROTOCOL, again, other=other.protocol, **words)
@@ -342,14 +373,14 @@ class _Probe:
                 container = self._world.container(name)
                 again = remedies.publish(self._world, container, protocol, same[0].port, self._flow.port)
                 again = again or self._logs(name)
-            raise _Wrong(Fact.OTHER_PORT, again, listeners=_shown(same), **words)
+            raise _Wrong(Fact.OTHER_PORT, again, listeners=shown(same), **words)
         raise _Wrong(Fact.NOT_LISTENING, self._logs(name), **words)
 
     def _elsewhere(self, here: Sequence[Listener], name: str) -> str:
         """Ask again at an address that is listened on and reached, by name where any of a family will do."""
         for one in here:
-            target = self._flow.target if _is_any(one.address) and not _is_address(self._flow.target) else one.address
-            target = name if _is_any(target) else target
+            target = self._flow.target if is_any(one.address) and not _is_address(self._flow.target) else one.address
+            target = name if is_any(target) else target
             if reach(self._world, replace(self._flow, target=target)).allowed:
                 return self._again(target, one.port, one.protocol)
         return self._logs(name)
@@ -417,6 +448,13 @@ class _Probe:
 # ---- pieces
 
 
+def _elsewhere(said: Reach, step: Step, **words: str) -> Reach:
+    """Return the answer for a name that has no address here, for the step `step`, and one elsewhere."""
+    sentence = Fact.SEARCH_DOMAIN.sentence.format(**words)
+    steps = (*said.steps[:-1], step, Step(False, sentence, Fact.SEARCH_DOMAIN.code))
+    return replace(said, reason=Fact.SEARCH_DOMAIN, sentence=sentence, steps=steps)
+
+
 def _projects(containers: Sequence[Container]) -> str:
     """Say that containers belong to different Compose projects, where they do."""
     found = sorted({p for c in containers if (p := c.config.labels.get(_COMPOSE_PROJECT, ""))})
@@ -434,38 +472,8 @@ def _echo_request(family: int, payload: bytes) -> bytes:
     return packet[:2] + struct.pack("!H", ~total & 0xFFFF) + packet[4:]
 
 
-def _takes(listening: str, address: str) -> bool:
-    """Whether a socket bound to `listening` gets what is sent to `address`; :: takes both families, unless told
-    otherwise, which /proc does not show: the connection tells."""
-    return listening in (address, "::") or (listening == "0.0.0.0" and ":" not in address)
-
-
 def _owns(container: Container, address: str) -> bool:
     return any(address in (e.ipv4, e.ipv6) for e in container.endpoints)
-
-
-def _shown(found: Sequence[Listener]) -> str:
-    rows = sorted(set(found), key=lambda one: (one.port, one.protocol, one.address))
-    shown = []
-    for one in rows:
-        address = f"[{one.address}]" if ":" in one.address else one.address
-        shown.append(
-            f"port {one.port}/{one.protocol}" if _is_any(one.address) else f"{address}:{one.port}/{one.protocol}"
-        )
-    return ", ".join(dict.fromkeys(shown))
-
-
-def _is_any(address: str) -> bool:
-    return address in _ANY
-
-
-def _port(text: str) -> tuple[int, str]:
-    number, _, protocol = text.partition("/")
-    return int(number), protocol
-
-
-def _is_loopback(address: str) -> bool:
-    return ip_address(address).is_loopback
 
 
 def _is_address(text: str) -> bool:
