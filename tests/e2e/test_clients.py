@@ -93,6 +93,22 @@ def test_compose_gives_aliases(compose: Compose) -> None:
     compose("aliases.yml", "down", "-t", "1")
 
 
+def test_compose_keeps_a_named_volume(compose: Compose, docker: CommandLine) -> None:
+    ready = "until redis-cli ping 2>/dev/null | grep -q PONG; do sleep 0.1; done; "
+    compose("database.yml", "up", "-d")
+    assert docker("volume ls -q --filter label=tier=database").ok() == "shop_data"
+    assert docker("exec shop-cache-1 sh -c", f"{ready} redis-cli set visits 7").ok() == "OK"
+    assert docker("exec shop-reader-1 ls /data").ok() == "appendonlydir"
+    assert docker("exec shop-reader-1 touch /data/x").code == 1
+    compose("database.yml", "down", "-t", "1")
+    assert docker("ps -aq").ok() == ""
+    compose("database.yml", "up", "-d")
+    kept = "until redis-cli get visits 2>/dev/null | grep -x 7; do sleep 0.1; done"
+    assert docker("exec shop-cache-1 sh -c", kept).ok() == "7"
+    compose("database.yml", "down", "-t", "1", "-v")
+    assert docker("volume ls -q").ok() == ""
+
+
 def test_docker_py_from_network_to_removal(engine: EngineProcess) -> None:
     client = docker_py.DockerClient(base_url=engine.host)
     try:
