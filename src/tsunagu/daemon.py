@@ -1,11 +1,10 @@
 """The engine's composition root: adapters, services and API wired together; signals, readiness, shutdown.
 
-`python -m tsunagu.daemon [--root DIR] [--run-dir DIR] [-H unix://PATH] [--log-level LEVEL]`. Decides nothing else.
+`python -m tsunagu.daemon [FLAGS]`, see docs/daemon.md; SIGHUP reads the configuration file anew. Decides nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import fcntl
@@ -16,17 +15,19 @@ import sys
 import time
 from functools import partial
 
-from tsunagu import __version__
+import msgspec
+
+from tsunagu import __version__, daemon_options
 from tsunagu.api.app import App
 from tsunagu.api.server import Server
+from tsunagu.daemon_options import DaemonOptions
 from tsunagu.kernel import descriptors
 from tsunagu.kernel.network import NetworkKernel
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.kernel.volumes import VolumeFiles
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
-from tsunagu.model.instance import DEFAULT_ROOT, DEFAULT_RUN, Instance
+from tsunagu.model.instance import Instance
 from tsunagu.rules.links import VARIABLES
-from tsunagu.rules.ports import check_default_address
 from tsunagu.services.archives import Archives
 from tsunagu.services.bundles import Bundles
 from tsunagu.services.commits import Commits
@@ -64,61 +65,44 @@ READY_FD = "TSUNAGU_READY_FD"  # one byte is written to this descriptor once the
 
 def main(arguments: list[str] | None = None) -> int:
     """Run an engine until SIGTERM or SIGINT. Returns the exit status."""
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
-    _log_to_stderr(options.log_level)
     try:
-        instance = _instance(options)
+        options = daemon_options.read(sys.argv[1:] if arguments is None else arguments)
+        if options.is_validation:
+            sys.stderr.write("configuration OK\n")
+            return 0
+        _log_to_stderr(options.level)
         if os.geteuid() != 0:
             raise InvalidParameter("the engine needs root: it makes namespaces, mounts and firewall rules")
         descriptors.raise_limit()
-        with _only_one(instance):
-            asyncio.run(_serve(instance))
+        with _only_one(options.instance), _pid_file(options.pidfile):
+            asyncio.run(_serve(options))
     except EngineError as error:
         sys.stderr.write(f"tsunagu daemon: {error}\n")
         return 1
     return 0
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tsunagu daemon", description="Run the engine.", allow_abbrev=False)
-    parser.add_argument("--root", "--data-root", default=DEFAULT_ROOT, metavar="DIR", help="where state is kept")
-    parser.add_argument(
-        "--run-dir", "--exec-root", default="", metavar="DIR", help="where sockets and namespaces are pinned"
-    )
-    parser.add_argument("-H", "--host", default="", metavar="unix://PATH", help="socket to serve the API on")
-    parser.add_argument(
-        "--ip", default="0.0.0.0", metavar="ADDRESS", help="where ports are published that name no address"
-    )
-    parser.add_argument(
-        "--icc", nargs="?", default=True, const=True, type=_boolean, metavar="true|false",
-        help="whether containers of the network bridge reach each other without --link",
-    )  # fmt: skip
-    parser.add_argument("-l", "--log-level", default="info", choices=["debug", "info", "warn", "error"])
-    parser.add_argument("-D", "--debug", action="store_const", dest="log_level", const="debug")
-    parser.add_argument("-v", "--version", action="version", version=f"Tsunagu version {__version__}")
-    return parser.parse_args(arguments)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise argparse.ArgumentTypeError(f"invalid value {text!r}: use true or false")
-    return text.lower() in ("true", "1")
-
-
-def _instance(options: argparse.Namespace) -> Instance:
-    root = os.path.realpath(options.root)
-    run_dir = options.run_dir or (DEFAULT_RUN if root == DEFAULT_ROOT else f"{root}/run")
-    run_dir = os.path.realpath(run_dir)
-    socket = f"{run_dir}/tsunagu.sock"
-    if options.host:
-        scheme, separator, path = options.host.partition("://")
-        if scheme != "unix" or not separator or not path.startswith("/"):
-            raise InvalidParameter(
-                f"invalid host {options.host}: only unix:///path is served", hint="no TCP without TLS"
-            )
-        socket = path
-    address = check_default_address(options.ip)
-    return Instance(root=root, run_dir=run_dir, socket=socket, bind_address=address, allows_icc=options.icc)
+@contextlib.contextmanager
+def _pid_file(path: str):  # type: ignore[no-untyped-def]
+    """Hold a file with our process id; raises Conflict when it names another process that lives."""
+    if not path:
+        yield
+        return
+    with contextlib.suppress(OSError, ValueError):
+        with open(path) as file:
+            pid = int(file.read())
+        if pid != os.getpid() and os.path.exists(f"/proc/{pid}"):
+            raise Conflict(f"failed to start daemon: process with PID {pid} is still running", hint=f"see {path}")
+    try:
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+    except OSError as error:
+        raise InvalidParameter(f"failed to start daemon: cannot write {path}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager
@@ -143,7 +127,8 @@ def _only_one(instance: Instance):  # type: ignore[no-untyped-def]
         os.close(descriptor)
 
 
-async def _serve(instance: Instance) -> None:
+async def _serve(options: DaemonOptions) -> None:
+    instance = options.instance
     kernel, runtime = NetworkKernel(instance), Runtime(instance)
     runtime_info = runtime.detect()
     engine = Engine(instance, Database(f"{instance.root}/state.db"))
@@ -199,6 +184,7 @@ async def _serve(instance: Instance) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, options, system)
     log.info(
         "engine ready version=%s socket=%s root=%s runtime=%s/%s firewall=%s containers=%s",
         __version__, instance.socket, instance.root, runtime_info.name, runtime_info.version,
@@ -225,6 +211,25 @@ async def _serve(instance: Instance) -> None:
     engine.db.close()
 
 
+def _reload(options: DaemonOptions, system: System) -> None:
+    """Take over what may change while the engine runs: labels and the log level. A broken file changes nothing."""
+    try:
+        fresh = options.reread()
+    except EngineError as error:
+        log.error("the configuration was not reloaded: %s", error)
+        return
+    system.labels = fresh.instance.settings.labels
+    logging.getLogger().setLevel(_level(fresh.level))
+    log.info("configuration reloaded labels=%s level=%s", ",".join(system.labels), fresh.level)
+    left = msgspec.structs.replace(fresh.instance.settings, labels=options.instance.settings.labels)
+    if msgspec.structs.replace(fresh.instance, settings=left) != options.instance:
+        log.warning("other settings have changed too: they take effect when the engine starts anew")
+
+
+def _level(name: str) -> int:
+    return {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}[name]
+
+
 def _tell_ready() -> None:
     text = os.environ.pop(READY_FD, "")
     if text.isdigit():
@@ -235,7 +240,7 @@ def _tell_ready() -> None:
 
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
-        level=getattr(logging, {"warn": "WARNING"}.get(level, level.upper())),
+        level=_level(level),
         format='time=%(asctime)s.%(msecs)03dZ level=%(levelname)s source=%(name)s msg="%(message)s"',
         datefmt="%Y-%m-%dT%H:%M:%S",
         stream=sys.stderr,

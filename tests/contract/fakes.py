@@ -19,6 +19,7 @@ from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotF
 from tsunagu.model.image import Image, parse_reference
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Endpoint, EndpointConfig, Network, Subnet
+from tsunagu.model.settings import Pool
 from tsunagu.model.world import (
     ContainerCreated,
     ContainerRemoved,
@@ -318,7 +319,7 @@ class FakeSystem:
             "runtime": {"name": "runc", "path": "/usr/sbin/runc", "version": "1.1.5"}, "conmon": "2.1.6",
             "firewall": {"backend": "libnftables", "table": "tsunagu"}, "resolver": {"pid": 1}, "event_listeners": 0,
             "file_descriptors": 9, "tasks": 3, "version": "0.1.0", "python": "3.11.2", "started_at": 1, "now": 2,
-            "pid": 7, "byte_order": "little", "pools": ("10.0.0.0/16",), "ip_forward": True,
+            "pid": 7, "byte_order": "little", "pools": (Pool("10.0.0.0/16"),), "labels": (), "ip_forward": True,
         }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tsunagu.model.errors import InvalidParameter
 from tsunagu.model.image import Image
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Endpoint, EndpointConfig, Network, PublishedPort, Subnet
+from tsunagu.model.settings import Pool
 from tsunagu.model.volume import Mount, Volume
 from tsunagu.model.world import ContainerCreated, EndpointsChanged, NetworkCreated, World, apply
 from tsunagu.services.events import EngineEvent
@@ -337,7 +338,7 @@ FACTS: dict[str, Any] = {
     "cgroup_version": "1", "runtime": {"name": "runc", "path": "/p", "version": "1.1.5"}, "conmon": "2.1",
     "firewall": {"backend": "libnftables", "table": "t"}, "resolver": {"pid": 1}, "event_listeners": 0,
     "file_descriptors": 1, "tasks": 1, "version": "0.1.0", "python": "3.11.2", "started_at": 1, "now": 2, "pid": 3,
-    "byte_order": "little", "pools": ("10.0.0.0/8",), "ip_forward": False,
+    "byte_order": "little", "pools": (Pool("10.0.0.0/8"),), "labels": (), "ip_forward": False,
 }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def info_json(facts: Mapping[str, Any]) -> Json:
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": facts["host_name"],
-        "Labels": [],
+        "Labels": list(facts["labels"]),
         "ExperimentalBuild": False,
         "ServerVersion": SERVER_VERSION,
         "Runtimes": {runtime["name"]: {"path": runtime["path"], "status": {}}},
@@ -131,7 +131,7 @@ def info_json(facts: Mapping[str, Any]) -> Json:
         "InitCommit": {"ID": ""},
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "FirewallBackend": {"Driver": firewall["backend"], "Info": [["table", firewall["table"]]]},
-        "DefaultAddressPools": [{"Base": pool, "Size": 24} for pool in facts["pools"]],
+        "DefaultAddressPools": [{"Base": pool.base, "Size": pool.size} for pool in facts["pools"]],
         "CDISpecDirs": [],
         "Warnings": warnings or None,
         "Tsunagu": {

@@ -10,6 +10,8 @@ import hashlib
 
 import msgspec
 
+from .settings import Pool, Settings
+
 DEFAULT_ROOT = "/var/lib/tsunagu"
 DEFAULT_RUN = "/run/tsunagu"
 DEFAULT_SOCKET = "/run/tsunagu/tsunagu.sock"
@@ -27,6 +29,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     socket: str = DEFAULT_SOCKET
     bind_address: str = "0.0.0.0"
     allows_icc: bool = True
+    settings: Settings = Settings()
 
     @property
     def tag(self) -> str:
@@ -73,11 +76,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return f"10.{self._octet}.0.0/24" if self.tag else "172.17.0.0/16"
 
     @property
-    def pools(self) -> tuple[str, ...]:
-        """Prefixes that /24 networks are cut from; wide, so that hundreds of networks fit (Docker's hold 31)."""
+    def pools(self) -> tuple[Pool, ...]:
+        """What networks are cut from, unless set /24s of wide prefixes: hundreds of networks fit (Docker's hold 31)."""
+        if self.settings.pools:
+            return self.settings.pools
         if self.tag:
-            return (f"10.{self._octet}.0.0/16",)
-        return ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")
+            return (Pool(f"10.{self._octet}.0.0/16"),)
+        return tuple(map(Pool, ("172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16")))
 
     @property
     def _octet(self) -> int:

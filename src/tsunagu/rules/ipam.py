@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from tsunagu.model.errors import Conflict, Forbidden, InvalidParameter
 from tsunagu.model.network import Network, Subnet
+from tsunagu.model.settings import Pool
 
 Prefix: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -23,6 +24,18 @@ _MAC = re.compile(r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}|(?:[0-9a-f]
 
 
 # ---- subnets
+
+
+def choose_from(pools: Iterable[Pool], taken: Iterable[str]) -> str:
+    """Return the lowest free subnet of the first pool that has one, each pool with its own size. Raises as below."""
+    listed = tuple(taken)
+    refusal = InvalidParameter("all predefined address pools have been fully subnetted")
+    for pool in pools:
+        try:
+            return choose_subnet((pool.base,), pool.size, listed)
+        except InvalidParameter as error:
+            refusal = error
+    raise refusal
 
 
 def choose_subnet(pools: Iterable[str], prefix_len: int, taken: Iterable[str]) -> str:

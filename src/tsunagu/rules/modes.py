@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tsunagu.model.container import Config, Container, HostConfig
 from tsunagu.model.errors import Conflict, EngineError, InvalidParameter
 from tsunagu.model.network import EndpointConfig
+from tsunagu.model.settings import Settings
 from tsunagu.model.world import World
 
 from .sandboxes import has_live_sandbox, joins, owner_of, sharers, target_word
@@ -32,6 +33,21 @@ def adapt(world: World, host: HostConfig) -> HostConfig:
         return replace(host, network_mode=f"container:{world.container(word).id}")
     except EngineError:
         return host
+
+
+def with_dns_defaults(host: HostConfig, settings: Settings) -> HostConfig:
+    """Return `host` with the engine's name servers, options and search list where it names none of that kind.
+
+    Not in somebody else's sandbox: the owner's apply.
+    """
+    if target_word(host.network_mode) is not None:
+        return host
+    return replace(
+        host,
+        dns=host.dns or settings.dns,
+        dns_options=host.dns_options or settings.dns_options,
+        dns_search=host.dns_search or settings.dns_search,
+    )
 
 
 def check(config: Config, host: HostConfig, endpoints: Sequence[EndpointConfig]) -> None:

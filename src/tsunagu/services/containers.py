@@ -69,7 +69,7 @@ class Containers:
             bare = unused_name({*engine.world.container_ids, *self._names_in_use})
         self._check_name(bare)
         modes.check(config, host, endpoints)
-        host = modes.adapt(engine.world, host)
+        host = modes.with_dns_defaults(modes.adapt(engine.world, host), engine.instance.settings)
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         merged = modes.named(engine.world, merged, host)
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
+import msgspec
 from msgspec.structs import replace
 
 from tsunagu.kernel.network import NetworkKernel
@@ -35,8 +36,9 @@ from tsunagu.model.network import (
     Network,
     Subnet,
 )
+from tsunagu.model.settings import BridgeSettings
 from tsunagu.model.world import NetworkCreated, NetworkRemoved
-from tsunagu.rules import ipam
+from tsunagu.rules import configuration, ipam
 from tsunagu.rules import options as network_options
 
 from .engine import Engine
@@ -45,7 +47,7 @@ from .firewall import Firewall
 
 log = logging.getLogger("tsunagu.networks")
 PREDEFINED = ("bridge", "host", "none")
-POOL_PREFIX = 24
+BRIDGE_ROW = "bridge"  # what the administrator had set for the network `bridge` when it was made
 IPV6_MINIMUM_MTU = 1280  # RFC 8200, section 5
 
 
@@ -153,6 +155,8 @@ class Networks:
         if not any(n.is_builtin for n in self._engine.world.networks.values()):
             await self._create_predefined()
         bridge = next((n for n in self._engine.world.networks.values() if n.is_default_bridge), None)
+        if bridge is not None:
+            bridge = await self._follow_settings(bridge)
         if bridge is not None and bridge.allows_icc != self._engine.instance.allows_icc:
             options = {**bridge.options, ICC: str(self._engine.instance.allows_icc).lower()}
             self._engine.commit(NetworkCreated(replace(bridge, options=options)))  # takes the place of the old one
@@ -214,7 +218,7 @@ class Networks:
         if 4 in network.families and 4 not in present:
             taken = [subnet for subnet, _ in ours] + list(await self._kernel.host_prefixes())
             try:
-                subnet = ipam.choose_subnet(self._engine.instance.pools, POOL_PREFIX, taken)
+                subnet = ipam.choose_from(self._engine.instance.pools, taken)
             except EngineError as error:
                 raise type(error)(error.message, hint=self._unused_hint()) from error
             chosen.insert(0, Subnet(subnet, gateway=_first_host(subnet) if 4 in routers else ""))
@@ -240,29 +244,70 @@ class Networks:
 
     async def _create_predefined(self) -> None:
         instance, now = self._engine.instance, time.time_ns()
-        prefixes = [p for p in await self._kernel.host_prefixes()]
-        subnet = instance.default_subnet
-        if any(_overlaps(subnet, p) for p in prefixes):
-            subnet = ipam.choose_subnet(instance.pools, POOL_PREFIX, prefixes)
+        wanted = instance.settings.bridge
+        subnets = await self._bridge_subnets()
         options = {
             "com.docker.network.bridge.default_bridge": "true",
             ICC: str(instance.allows_icc).lower(),
             MASQUERADE: "true",
             HOST_BINDING: instance.bind_address,
             BRIDGE_NAME: instance.default_bridge,
-            MTU: str(await self._kernel.default_mtu()),
+            MTU: str(wanted.mtu or await self._kernel.default_mtu()),
         }
         self._engine.commit(
             NetworkCreated(
                 Network(
                     id=self._engine.new_id(), name="bridge", created=now, is_builtin=True,
                     bridge=instance.default_bridge, mtu=int(options[MTU]), options=options,
-                    subnets=(Subnet(subnet, gateway=_first_host(subnet)),),
+                    subnets=subnets, enable_ipv6=wanted.enable_ipv6,
                 )
             ),
             NetworkCreated(Network(id=self._engine.new_id(), name="host", driver="host", created=now, is_builtin=True)),
             NetworkCreated(Network(id=self._engine.new_id(), name="none", driver="null", created=now, is_builtin=True)),
         )  # fmt: skip
+        self._engine.db.put("setting", BRIDGE_ROW, msgspec.json.encode(wanted))
+
+    async def _bridge_subnets(self) -> tuple[Subnet, ...]:
+        """Return what the network `bridge` is to have: what the administrator says, else what is free."""
+        instance, wanted = self._engine.instance, self._engine.instance.settings.bridge
+        ours = [(s.subnet, n.name) for n in self._engine.world.networks.values() if not n.is_builtin for s in n.subnets]
+        chosen: list[Subnet] = []
+        if given := configuration.bridge_subnet(wanted):
+            chosen += ipam.check_subnets((given,), families=(4,), taken=ours)
+        else:
+            taken = [*await self._kernel.host_prefixes(), *(subnet for subnet, _ in ours)]
+            subnet = instance.default_subnet
+            if wanted.pools or any(_overlaps(subnet, prefix) for prefix in taken):
+                subnet = ipam.choose_from(instance.pools, taken)
+            chosen.append(Subnet(subnet, gateway=_first_host(subnet)))
+        if wanted.enable_ipv6:
+            subnet = wanted.subnet_v6 or ipam.choose_ula(self._ula(), [s for s, _ in ours])
+            chosen += ipam.check_subnets((Subnet(subnet, gateway=_first_host(subnet)),), families=(6,), taken=ours)
+        return tuple(chosen)
+
+    async def _follow_settings(self, bridge: Network) -> Network:
+        """Give the network `bridge` what the settings say, when they have changed since the engine ran last.
+
+        Raises Conflict while containers run on it: their addresses cannot change under them.
+        """
+        wanted = self._engine.instance.settings.bridge
+        row = msgspec.json.encode(wanted)
+        if row == (self._engine.db.get("setting", BRIDGE_ROW) or msgspec.json.encode(BridgeSettings())):
+            return bridge
+        if running := [c.name for c, _ in self._engine.world.members(bridge.id) if c.is_running]:
+            raise Conflict(
+                f"the settings of network bridge cannot change while containers run on it: {', '.join(running)}",
+                hint="start the engine with the former settings, stop them, and start it with the new ones",
+            )
+        await self._kernel.remove_bridge(bridge.bridge)
+        mtu = wanted.mtu or await self._kernel.default_mtu()
+        changed = replace(
+            bridge, subnets=await self._bridge_subnets(), enable_ipv6=wanted.enable_ipv6, mtu=mtu,
+            options={**bridge.options, MTU: str(mtu)},
+        )  # fmt: skip
+        self._engine.commit(NetworkCreated(changed))  # takes the place of the old one
+        self._engine.db.put("setting", BRIDGE_ROW, row)
+        return changed
 
 
 def bridge_plan(network: Network) -> BridgePlan:

@@ -27,6 +27,7 @@ class System:
         self._resolver = resolver
         self._runtime = runtime
         self._firewall = firewall
+        self.labels = engine.instance.settings.labels
 
     async def info(self) -> dict[str, Any]:
         """Return facts by plain names; `api.views` knows Docker's."""
@@ -64,6 +65,7 @@ class System:
             "pid": os.getpid(),
             "byte_order": sys.byteorder,
             "pools": self._engine.instance.pools,
+            "labels": self.labels,
             "ip_forward": _read("/proc/sys/net/ipv4/ip_forward") == "1",
         }
 
