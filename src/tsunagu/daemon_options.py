@@ -43,12 +43,14 @@ def read(arguments: list[str]) -> DaemonOptions:
 
 
 def _options(flags: dict[str, Any], config_file: str, is_validation: bool) -> DaemonOptions:
-    path = config_file or CONFIG_FILE
+    path, given = config_file or CONFIG_FILE, flags
+    if "default-ulimits" in flags:
+        flags = {**flags, "default-ulimits": {one["Name"]: one for one in flags["default-ulimits"]}}
     merged = configuration.merge(flags, configuration.read(_text(path, is_named=bool(config_file)), path), path)
     level = "debug" if merged.get("debug") else merged.get("log-level", "info")
     return DaemonOptions(
         instance=_instance(merged), level=level, pidfile=merged.get("pidfile", ""), is_validation=is_validation,
-        flags=flags, config_file=config_file,
+        flags=given, config_file=config_file,
     )  # fmt: skip
 
 
@@ -115,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     listed(
         "--default-address-pool", key="default-address-pools", metavar="base=CIDR,size=LENGTH",
         about="what networks are cut from", kind=configuration.pool_of,
+    )  # fmt: skip
+    listed(
+        "--default-ulimit", key="default-ulimits", metavar="NAME=SOFT:HARD",
+        about="limit of processes in containers that name none of that kind", kind=configuration.ulimit_of,
     )  # fmt: skip
     listed("--dns", key="dns", metavar="ADDRESS", about="name server of containers that name none")
     listed("--dns-opt", key="dns-opts", metavar="OPTION", about="resolver option of containers that name none")

@@ -27,6 +27,7 @@ FILE = {
     "dns-opts": ["timeout:3"],
     "dns-search": ["corp.test"],
     "labels": ["rack=7"],
+    "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 512, "Hard": 640}},
     "live-restore": True,
     "userland-proxy": False,
 }
@@ -64,6 +65,8 @@ def test_the_configuration_file_takes_effect(
     assert "nameserver 192.0.2.53" in text and "search corp.test" in text and "options timeout:3" in text
     own = cli("run --rm --dns 192.0.2.99 alpine cat /etc/resolv.conf").ok()
     assert "nameserver 192.0.2.99" in own and "192.0.2.53" not in own and "search corp.test" in own
+    assert cli("run --rm alpine sh -c", "ulimit -Sn; ulimit -Hn").ok().split() == ["512", "640"]
+    assert cli("run --rm --ulimit nofile=300 alpine sh -c", "ulimit -n").ok().split() == ["300"]
     cli("network create pooled").ok()
     assert cli("network inspect -f", "{{(index .IPAM.Config 0).Subnet}}", "pooled").ok() == "10.254.128.0/26"
     info = configured.api.get("/info")

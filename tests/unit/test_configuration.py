@@ -9,6 +9,7 @@ import pytest
 from tsunagu import daemon_options
 from tsunagu.model.container import HostConfig
 from tsunagu.model.errors import EngineError, InvalidParameter, NotSupported
+from tsunagu.model.limits import Ulimit
 from tsunagu.model.network import Subnet
 from tsunagu.model.settings import BridgeSettings, Pool, Settings
 from tsunagu.rules import configuration, ipam, modes
@@ -34,6 +35,7 @@ def test_a_file_is_read_and_checked() -> None:
         ('{"tls":true}', "tls not supported"),
         ('{"mtu":"1400"}', "mtu: expected a whole number"),
         ('{"mtu":true}', "mtu: expected a whole number"),
+        ('{"default-ulimits":{"nofile":1}}', "default-ulimits: expected {"),
         ('{"dns":[1]}', "dns: expected an array of strings"),
         ('{"mtu":1400,"mtu":1500}', "given more than once: mtu"),
         ('{"default-address-pools":["x"]}', "expected objects like"),
@@ -118,6 +120,11 @@ def test_the_command_line_and_the_file_together(tmp_path: Any) -> None:
     file.write_text('{"labels":["c=d"],"debug":true}')
     again = found.reread()
     assert (again.instance.settings.labels, again.level) == (("c=d",), "debug")
+    limited = daemon_options.read(["--root", "/r", "--default-ulimit=nofile=5:6"]).reread()
+    assert limited.instance.settings.ulimits == (Ulimit("nofile", hard=6, soft=5),)
+    for wrong in ("nofile=6:5", "nonsense=1"):
+        with pytest.raises(InvalidParameter):
+            daemon_options.read([f"--default-ulimit={wrong}"])
     with pytest.raises(InvalidParameter, match="no such file or directory"):
         daemon_options.read(["--config-file", "/nonexistent/daemon.json"])
 

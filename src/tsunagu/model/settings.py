@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .limits import Ulimit
+
 
 class Pool(msgspec.Struct, frozen=True):
     """A prefix that networks of prefix length `size` are cut from."""
@@ -27,7 +29,7 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Engine-wide settings beside what `Instance` holds. The dns values are for containers that name none."""
+    """Engine-wide settings beside what `Instance` holds; dns and ulimits are for containers that name none."""
 
     bridge: BridgeSettings = BridgeSettings()
     pools: tuple[Pool, ...] = ()
@@ -35,3 +37,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dns_options: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()

@@ -12,8 +12,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from tsunagu.model.errors import InvalidParameter, NotSupported
+from tsunagu.model.limits import Ulimit
 from tsunagu.model.network import Subnet
 from tsunagu.model.settings import BridgeSettings, Pool, Settings
+
+from .limits import ULIMITS
 
 LEVELS = ("debug", "info", "warn", "error")
 IPV6_MINIMUM_MTU = 1280  # RFC 8200, section 5
@@ -32,6 +35,7 @@ KEYS: dict[str, type[Any]] = {
     "dns-opts": list,
     "dns-search": list,
     "labels": list,
+    "default-ulimits": dict,
     "hosts": list,
     "data-root": str,
     "exec-root": str,
@@ -64,7 +68,7 @@ REFUSED = frozenset(
     bridge-accept-fwmark bip6 builder cdi-spec-dirs cgroup-parent containerd containerd-namespace
     containerd-plugins-namespace cpu-rt-period cpu-rt-runtime cri-containerd default-cgroupns-mode default-gateway
     default-gateway-v6 default-ipc-mode default-network-opts default-network-opt default-runtime default-shm-size
-    default-ulimits default-ulimit dns-opt-v6 exec-opts exec-opt experimental features feature firewall-backend group
+    dns-opt-v6 exec-opts exec-opt experimental features feature firewall-backend group
     host-gateway-ips host-gateway-ip http-proxy https-proxy init init-path insecure-registries insecure-registry
     log-format log-opts log-opt max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr
     min-api-version no-new-privileges no-proxy node-generic-resources node-generic-resource oom-score-adjust proxies
@@ -108,7 +112,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_type(failed: str, key: str, value: Any) -> None:
     wanted = KEYS[key]
-    words = {str: "a string", bool: "true or false", int: "a whole number", list: "an array"}[wanted]
+    words = {str: "a string", bool: "true or false", int: "a whole number", list: "an array", dict: "an object"}[wanted]
     if type(value) is not wanted:
         raise InvalidParameter(f"{failed}{key}: expected {words}")
     if key == "default-address-pools":
@@ -118,6 +122,12 @@ def _check_type(failed: str, key: str, value: Any) -> None:
                 raise InvalidParameter(f'{failed}{key}: expected objects like {{"base":"10.9.0.0/16","size":24}}')
             if type(pool["base"]) is not str:
                 raise InvalidParameter(f"{failed}{key}: base: expected a string")
+    elif isinstance(value, dict):
+        for one in value.values():
+            if type(one) is not dict or one.keys() != {"Name", "Hard", "Soft"}:
+                raise InvalidParameter(f'{failed}{key}: expected {{"nofile":{{"Name":"nofile","Hard":64,"Soft":64}}}}')
+            if type(one["Name"]) is not str or type(one["Hard"]) is not int or type(one["Soft"]) is not int:
+                raise InvalidParameter(f"{failed}{key}: Name is a string, Hard and Soft are whole numbers")
     elif isinstance(value, list) and not all(type(one) is str for one in value):
         raise InvalidParameter(f"{failed}{key}: expected an array of strings")
 
@@ -137,6 +147,16 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return f"[{' '.join(map(_word, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def ulimit_of(text: str) -> dict[str, Any]:
+    """Return the object of a `--default-ulimit nofile=1024:2048`. Raises InvalidParameter."""
+    name, _, value = text.partition("=")
+    soft, _, hard = value.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+    except ValueError:
+        raise InvalidParameter(f"invalid ulimit argument: {text}", hint="give name=soft or name=soft:hard") from None
 
 
 def pool_of(text: str) -> dict[str, Any]:
@@ -174,6 +194,13 @@ def settings(merged: Mapping[str, Any]) -> Settings:
         for word in merged.get(key, ()):
             if not word or len(word.split()) != 1 or word.strip() != word:
                 raise InvalidParameter(f"invalid {key} value: {word!r}", hint="one word, no white space")
+    for name, one in merged.get("default-ulimits", {}).items():
+        if one["Name"] != name or name not in ULIMITS:
+            raise InvalidParameter(f"invalid ulimit type: {one['Name']}")
+        if one["Hard"] >= 0 and not 0 <= one["Soft"] <= one["Hard"]:
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: {one['Soft']} > {one['Hard']}"
+            )
     pools = tuple(_pool(one) for one in merged.get("default-address-pools", ()))
     return Settings(
         bridge=_bridge(merged, pools),
@@ -182,6 +209,9 @@ def settings(merged: Mapping[str, Any]) -> Settings:
         dns_options=tuple(merged.get("dns-opts", ())),
         dns_search=tuple(merged.get("dns-search", ())),
         labels=tuple(labels),
+        ulimits=tuple(
+            Ulimit(one["Name"], one["Hard"], one["Soft"]) for one in merged.get("default-ulimits", {}).values()
+        ),
     )
 
 

@@ -50,6 +50,15 @@ def with_dns_defaults(host: HostConfig, settings: Settings) -> HostConfig:
     )
 
 
+def with_ulimit_defaults(host: HostConfig, settings: Settings) -> HostConfig:
+    """Return `host` with the engine's default ulimits of those kinds that it does not name."""
+    named = {one.name for one in host.limits.ulimits}
+    added = tuple(one for one in settings.ulimits if one.name not in named)
+    if not added:
+        return host
+    return replace(host, limits=replace(host.limits, ulimits=(*host.limits.ulimits, *added)))
+
+
 def check(config: Config, host: HostConfig, endpoints: Sequence[EndpointConfig]) -> None:
     """Refuse what cannot be had in somebody else's sandbox. `config` is the user's, before the image's defaults."""
     word = "" if host.network_mode == "container" else target_word(host.network_mode)

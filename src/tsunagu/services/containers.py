@@ -70,6 +70,7 @@ class Containers:
         self._check_name(bare)
         modes.check(config, host, endpoints)
         host = modes.with_dns_defaults(modes.adapt(engine.world, host), engine.instance.settings)
+        host = modes.with_ulimit_defaults(host, engine.instance.settings)
         merged = spec.merge_config(config, image, identifier, host, socket.gethostname())
         merged = modes.named(engine.world, merged, host)
         planned = spec.plan_endpoints(engine.world, host, merged, endpoints)

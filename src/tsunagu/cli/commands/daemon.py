@@ -24,6 +24,7 @@ FLAGS: tuple[Flag, ...] = (
     ("fixed-cidr-v6", "", "string", "", "IPv6 subnet of the default bridge"),
     ("mtu", "", "string", "", "MTU of the default bridge in bytes"),
     ("default-address-pool", "", "list", (), "What networks are cut from (base=10.9.0.0/16,size=24)"),
+    ("default-ulimit", "", "list", (), "Limit of processes in containers that name none of that kind (nofile=64:128)"),
     ("dns", "", "list", (), "Name server of containers that name none"),
     ("dns-opt", "", "list", (), "Resolver option of containers that name none"),
     ("dns-search", "", "list", (), "Search domain of containers that name none"),
