@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,20 @@ def test_paused_for_the_time_of_it(docker: CommandLine, engine: EngineProcess) -
     docker("pause box").ok()
     docker("commit box made/r").ok()
     assert docker("inspect -f {{.State.Status}} box").ok() == "paused"
+
+
+def test_two_at_once(cli: CommandLine) -> None:
+    """Each waits for the other, and does not stumble over a container that the other has paused."""
+    cli("run -d --name box alpine sleep 1000").ok()
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda n: cli("commit box", f"made/at-once:{n}"), range(4)))
+    for result in results:
+        result.ok()
+    assert cli("inspect -f {{.State.Status}} box").ok() == "running"
+
+
+def test_an_environment_of_other_things_than_texts(engine: EngineProcess, tsunagu: CommandLine) -> None:
+    tsunagu("create --name box alpine true").ok()
+    status, body = engine.api.request("POST", "/commit?container=box", json.dumps({"Env": [1]}).encode())
+    assert status == 400
+    assert json.loads(body)["message"] == "invalid JSON: Env: expected an array of strings"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,21 @@ def test_a_forced_removal_takes_the_network_away(shared: CommandLine) -> None:
     cli("stop -t 0 web").ok()
     refused = cli("start web")
     assert "joining network namespace of container: No such container: " in refused.err
+
+
+def test_the_owner_is_removed_while_another_container_enters(cli: CommandLine) -> None:
+    """It is in time, and goes on alone; or it is refused in words about the owner, not what the runtime missed."""
+    for _ in range(5):
+        cli("run -d --name owner alpine sleep 1000").ok()
+        with ThreadPoolExecutor() as pool:
+            starting = pool.submit(cli, "run -d --name guest --network container:owner alpine sleep 1000")
+            cli("rm -f owner").ok()
+            started = starting.result()
+        if started.code:
+            assert re.search("(join network namespace|joining network namespace) of ", started.err) or (
+                "No such container: owner" in started.err
+            ), started.err
+        cli("rm -f guest")
 
 
 def test_refusals_of_container_mode(cli: CommandLine) -> None:

@@ -185,9 +185,33 @@ async def test_our_own_changes_and_other_tables_are_no_disturbance(caplog: pytes
         assert "restored program=nft" in caplog.records[-1].message
 
 
+@pytest.mark.skipif(
+    os.stat("/proc/self/ns/pid").st_ino != 0xEFFFFFFC,
+    reason="in a process namespace of our own the kernel's thread numbers cannot be compared with ours",
+)
+@on_private_host
+async def test_others_who_change_tables_of_their_own_meanwhile_are_no_disturbance() -> None:
+    """Another engine on the same host: its transactions come between ours, and touch nothing of ours."""
+    async with lab() as it:
+        deeds = "for i in $(seq 60); do nft add table inet theirs; nft delete table inet theirs; done"
+        busy = await asyncio.create_subprocess_exec("sh", "-c", deeds)
+        n = 2
+        while busy.returncode is None:
+            n += 1
+            await it.network(n)
+            if n > 60:
+                break
+        await busy.wait()
+        assert n > 4, "some of ours were made meanwhile"
+        nft(f"add chain inet {it.table} mine")
+        await it.settle(1)
+        assert it.count == 1
+
+
 @on_private_host
 async def test_a_change_in_the_middle_of_ours_is_not_taken_for_ours() -> None:
-    """Ours are told by their numbers: with somebody else's between, it is unknown which is whose."""
+    """Where threads cannot be compared, ours are told by their numbers: with somebody else's between, it is unknown
+    which is whose."""
     async with lab() as it:
         for _ in range(8):
             whole, count = it.listing(), it.count

@@ -120,6 +120,7 @@ def test_ipv6_subnets_of_a_network_without_ipv6_are_left_out() -> None:
             Subnet(subnet="10.1.1.0/24", aux={"a": "10.1.2.1"}),
             "invalid auxiliary address a: parent subnet 10.1.1.0/24 doesn't contain this address",
         ),
+        (Subnet(subnet="10.1.1.0/24", aux={"a": ""}), "invalid auxiliary address a: invalid address"),
     ],
 )
 def test_docker_s_sentences_for_bad_subnets(subnet: Subnet, sentence: str) -> None:

@@ -221,6 +221,12 @@ def test_mounts_over_proc_cve_2019_16884(destination: str) -> None:
         plan(Config(volumes={destination: {}}))
 
 
+@pytest.mark.parametrize("bind", ["/a\0b:/c", "/a:/b\0c", f"/{'a/' * 2048}:/c", f"data:/{'a/' * 2048}"])
+def test_paths_that_no_kernel_takes(bind: str) -> None:
+    with pytest.raises(InvalidParameter, match="invalid mount path: "):
+        plan(binds=(bind,))
+
+
 def test_what_may_be_mounted_in_proc() -> None:
     assert plan(binds=("/proc:/proc", "/h:/proc/cpuinfo", "/h:/process")).mounts
 

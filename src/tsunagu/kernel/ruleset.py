@@ -1,15 +1,17 @@
 """Who changes the host's nft rules: the kernel tells every transaction (NFNLGRP_NFTABLES), and counts them.
 
-A transaction of ours is known by its number: nothing else was committed between the number that was read before it and
-the one after. Constants are those of <linux/netfilter/nf_tables.h>. May import `netlink` only. Must never decide what
-to do about a change.
+A transaction of ours is known by the thread that made it; or, where the kernel counts threads otherwise than we do, by
+its number: nothing else was committed between the number that was read before it and the one after. Constants are those
+of <linux/netfilter/nf_tables.h>. May import `netlink` only. Must never decide what to do about a change.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
+import threading
 from collections import deque
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ _NAME = 1  # NFTA_TABLE_NAME; and the table's name in the messages about chains,
 _GENERATION, _PROCESS, _PROGRAM = 1, 2, 3  # NFTA_GEN_ID, NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
 _EMPTY = struct.pack("=BBH", 0, 0, 0)  # struct nfgenmsg
 _OWN_REMEMBERED = 4096
+_OUTERMOST = 0xEFFFFFFC  # PROC_PID_INIT_INO: in this process namespace the kernel's numbers are ours
 _header = struct.Struct("=IHHII")
 _big = struct.Struct("!I")
 
@@ -120,6 +123,7 @@ class Generations:
         self._socket = Socket(_NETFILTER)
         self._own: deque[int] = deque(maxlen=_OWN_REMEMBERED)
         self._before = 0
+        self._thread = -1
 
     def close(self) -> None:
         self._socket.close()
@@ -130,14 +134,19 @@ class Generations:
         return int(_big.unpack(dict(netlink.attributes(body, 4))[_GENERATION])[0])
 
     def begin(self) -> None:
-        """A transaction of ours is about to be made."""
+        """A transaction of ours is about to be made, by this thread."""
+        if self._thread < 0:
+            is_outermost = os.stat("/proc/self/ns/pid").st_ino == _OUTERMOST
+            self._thread = threading.get_native_id() if is_outermost else 0
         self._before = self.current()
 
     def end(self) -> None:
-        """It was made. Somebody else's at the same time makes it doubtful which was which: then it is not ours."""
+        """It was made. When somebody else made one at the same time, the numbers cannot tell which was which."""
         if self.current() == self._before + 1:
             self._own.append(self._before + 1)
 
     def made(self, change: Change) -> bool:
         """Tell whether a change was nothing but transactions between `begin` and `end`."""
+        if change.pid and change.pid == self._thread:
+            return True
         return set(self._own).issuperset(range(change.first, change.last + 1))

@@ -107,7 +107,7 @@ def check_subnets(
         if (problem := _gateway_problem(one.gateway, prefix)) is not None:
             problems.append(f"invalid gateway {one.gateway}: {problem}")
         for name, aux in one.aux.items():
-            if (problem := _address_problem(aux, prefix)) is not None:
+            if (problem := _address_problem(aux, prefix) if aux else "invalid address") is not None:
                 problems.append(f"invalid auxiliary address {name}: {problem}")
         if is_exact and len(problems) == before:
             ranges.append(prefix)

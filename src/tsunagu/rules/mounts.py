@@ -21,6 +21,7 @@ from . import volumes
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _LABELS = ("z", "Z")
 _CONSISTENCIES = ("consistent", "cached", "delegated", "default")
+_LONGEST_PATH = 4096  # bytes, PATH_MAX of <linux/limits.h>
 # What a runtime lets a file be mounted over below /proc (runc, checkProcMount): for tools that lie about resources.
 _PROC_FILES = frozenset({
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
@@ -265,7 +266,13 @@ def is_local(path: str) -> bool:
 
 
 def check_destination(destination: str, source: str) -> None:
-    """Refuse what a runtime would refuse once everything is made: a mount over or in /proc, in runc's words."""
+    """Refuse what kernel and runtime would refuse once everything is made: paths that are none; a mount over or in
+    /proc, in runc's words."""
+    for path in (destination, source):
+        if "\0" in path:
+            raise InvalidParameter(f"invalid mount path: {path!r}: it has a NUL character")
+        if len(path.encode(errors="surrogatepass")) >= _LONGEST_PATH:
+            raise InvalidParameter(f"invalid mount path: '{path[:60]}…': file name too long")
     if destination == "/proc" and source == "/proc":
         return
     if destination == "/proc" or (destination.startswith("/proc/") and destination not in _PROC_FILES):

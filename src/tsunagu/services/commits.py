@@ -76,7 +76,8 @@ class Commits:
         tags = self._images.check_tag(repo, tag) if repo else []
         storage = self._images.storage
         parent = self._images.layers_of(container.image_id)
-        async with self._frozen(container, pauses):
+        # one at a time: the second would find the container paused, and unpaused while it reads
+        async with self._engine.lock(f"commit {container.id}"), self._frozen(container, pauses):
             upper = storage.upper(container.id)
             places = changes.placeholders(container_mounts(container))
             found = await asyncio.to_thread(changes.read, upper, storage.lower_directories(container.id), places)
@@ -110,6 +111,7 @@ class Commits:
     @asynccontextmanager
     async def _frozen(self, container: Container, pauses: bool) -> AsyncIterator[None]:
         """Nothing is written to the files meanwhile, if that is wanted. A container that is paused already stays so."""
+        container = self._engine.world.container(container.id)  # as it is by now
         if not pauses or not container.is_running or container.is_paused:
             yield
             return
@@ -146,6 +148,8 @@ def _checked(config: Json) -> Json:
     for key, kind in (("Env", list), ("Labels", dict), ("ExposedPorts", dict), ("Volumes", dict)):
         if not isinstance(run.get(key, kind()), kind):
             raise InvalidParameter(f"invalid JSON: {key}: expected {'an object' if kind is dict else 'an array'}")
+    if not all(isinstance(entry, str) for entry in run.get("Env", ())):
+        raise InvalidParameter("invalid JSON: Env: expected an array of strings")
     return run
 
 

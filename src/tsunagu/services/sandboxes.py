@@ -77,6 +77,14 @@ class Sandboxes:
         try:
             yield owner
             is_in = True
+        except EngineError as error:
+            async with self._engine.lock(owner.id):  # whoever removes it holds this
+                if owner.id in self._engine.world.containers:
+                    raise
+            raise Conflict(
+                f"cannot join network namespace of a non running container: container {owner.name} is removed",
+                hint=f"{owner.name} was removed while this container started",
+            ) from error
         finally:
             self._entering[owner.id] -= 1
             if not is_in:
