@@ -109,6 +109,17 @@ async def test_bridge_of_an_ipv4_network() -> None:
 
 
 @on_private_host
+async def test_bridge_keeps_its_mtu_when_the_last_port_leaves() -> None:
+    async with opened() as (kernel, instance):
+        await kernel.ensure_bridge(bridge(mtu=1400))
+        plan = sandbox(instance, 2)
+        await kernel.set_up_sandbox(plan)
+        await kernel.tear_down_sandbox(plan.path, ["port2"])
+        assert await kernel.list_links() == {BRIDGE}
+        assert ip("link", "show", "dev", BRIDGE)[0]["mtu"] == 1400
+
+
+@on_private_host
 async def test_bridge_of_a_dual_stack_network() -> None:
     async with opened() as (kernel, _):
         await kernel.ensure_bridge(bridge(BRIDGE, "10.1.0.1/24", "fd00:1::1/64", has_ipv6=True))

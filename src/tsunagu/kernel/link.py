@@ -102,9 +102,9 @@ def ensure_bridge(nl: Socket, plan: BridgePlan, mark: str) -> None:
 
 
 def _new_bridge(plan: BridgePlan) -> Message:
+    # Without an MTU: the kernel keeps only one that is set afterwards when the last port leaves (br_mtu_auto_adjust).
     body = netlink.link_body(
         netlink.text(IFLA_IFNAME, plan.name),
-        netlink.number(IFLA_MTU, plan.mtu),
         netlink.attribute(IFLA_ADDRESS, _stable_mac(plan.name)),
         netlink.nested(IFLA_LINKINFO, netlink.text(_INFO_KIND, "bridge")),
     )
