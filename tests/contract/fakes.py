@@ -16,7 +16,7 @@ from tsunagu.api.app import App
 from tsunagu.kernel.volumes import VolumeFiles
 from tsunagu.model.container import Config, Container, HostConfig, State, Status
 from tsunagu.model.errors import Conflict, InvalidParameter, KernelFailure, NotFound, NotModified, Unavailable
-from tsunagu.model.image import Image, parse_reference
+from tsunagu.model.image import Image, Reference, parse_reference
 from tsunagu.model.instance import Instance
 from tsunagu.model.network import Endpoint, EndpointConfig, Network, Subnet
 from tsunagu.model.settings import Pool
@@ -93,8 +93,12 @@ class FakeImages:
         for _ in range(400):
             yield b"x" * 65536
 
-    async def pull(self, word: str) -> None:
-        raise Unavailable(f"cannot pull {word}: registries are not supported yet", hint="use load or import")
+    async def pull(self, reference: Reference, platform: str, auth: str) -> AsyncIterator[dict[str, object]]:
+        """A registry that breaks off in the middle, and one that knows nothing."""
+        if reference.path != "library/breaks":
+            raise NotFound(f"manifest for {reference} not found: manifest unknown: manifest unknown")
+        yield {"status": f"Pulling from {reference.path}", "id": reference.tag}
+        raise Unavailable("unexpected EOF")
 
 
 class FakeContainers:

@@ -185,9 +185,11 @@ def test_resize_and_top(served: Served) -> None:
     assert served.ask("GET", "/containers/c1/top?ps_args=aux")[1]["Processes"] == [["1", "sh aux"]]
 
 
-def test_pull_is_refused_with_a_remedy(served: Served) -> None:
-    status, answer = served.ask("POST", "/images/create?fromImage=nginx&tag=latest")
-    assert status == 503 and "load or import" in answer["message"]
+def test_errors_of_a_pull_before_its_first_line_are_a_status(served: Served) -> None:
+    status, answer = served.ask("POST", "/images/create?fromImage=nginx&tag=v1")
+    assert (status, answer["message"]) == (404, "manifest for nginx:v1 not found: manifest unknown: manifest unknown")
+    status, answer = served.ask("POST", "/images/create?fromImage=Nginx&tag=v1")
+    assert status == 400 and "must be lowercase" in answer["message"]
 
 
 def test_error_in_a_saved_archive_comes_as_a_status(served: Served) -> None:

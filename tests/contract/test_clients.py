@@ -64,11 +64,11 @@ def test_docker_run_errors_have_dockers_exit_codes(served: Served) -> None:
     missing = run(served, "run", "--rm", "nosuchimage", "true")
     assert missing.returncode == 125
     assert "Unable to find image 'nosuchimage:latest' locally" in missing.stderr
-    assert "docker: Error response from daemon: cannot pull docker.io/library/nosuchimage:latest" in missing.stderr
+    assert "docker: Error response from daemon: manifest for nosuchimage:latest not found" in missing.stderr
     assert run(served, "run", "tiny", "nosuchcmd").returncode == 127
-    unsupported = run(served, "run", "-d", "--memory", "64m", "tiny")
+    unsupported = run(served, "run", "-d", "--cgroup-parent", "other", "tiny")
     assert unsupported.returncode == 125
-    assert "HostConfig.Memory is not supported yet" in unsupported.stderr
+    assert "HostConfig.CgroupParent is not supported yet" in unsupported.stderr
 
 
 @needs_cli
@@ -126,6 +126,13 @@ def test_docker_images_load_save(served: Served, tmp_path) -> None:  # type: ign
     assert run(served, "save", "-o", str(out), "tiny").returncode == 0
     assert out.stat().st_size == 400 * 65536
     assert "No such image: other:latest" in run(served, "save", "-o", str(out), "other").stderr
+
+
+@needs_cli
+def test_docker_pull_that_breaks_off(served: Served) -> None:
+    broken = run(served, "pull", "breaks")
+    assert (broken.returncode, broken.stderr) == (1, "unexpected EOF\n")
+    assert "latest: Pulling from library/breaks" in broken.stdout
 
 
 @needs_cli

@@ -22,15 +22,18 @@ from msgspec.structs import replace
 
 from tsunagu.kernel.storage import MAX_LAYERS, Storage
 from tsunagu.model import ids
-from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound, Unavailable
+from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, NotFound
 from tsunagu.model.image import Image, Reference, chain_ids, parse_reference
 from tsunagu.model.instance import Instance
 from tsunagu.store.blobs import Blobs, digest_of
 from tsunagu.store.db import Database
 
 from . import builtin, images_save
+from .images_archive import Found
 from .images_changes import new_config
 from .images_intake import Intake, open_upload
+from .images_pull import Fetched, Pull
+from .images_removal import check_unheld, conflict
 
 log = logging.getLogger("tsunagu.images")
 _KIND, _HELD = "image", "image-held"
@@ -123,14 +126,29 @@ class Images:
             return self._held[image_id]
         raise NotFound(f"No such image: {image_id}")
 
-    async def pull(self, word: str) -> Image:
-        """Make the built-in image; anything else needs a registry, which this engine cannot talk to yet."""
-        if _is_builtin(word):
-            return await self.ensure(word)
-        raise Unavailable(
-            f"cannot pull {parse_reference(word)}: pulling from registries is not supported yet",
-            hint="bring the image in with load or import",
-        )
+    def pull(self, reference: Reference, platform: str, auth: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield Docker's progress of a pull; without tag and digest every tag of the repository is pulled."""
+        return Pull(self, reference, platform, auth).messages()
+
+    def known(self, identifier: str, tags: list[str]) -> Found | None:
+        """Return what is here of an image by its full id, to be taken with further tags."""
+        if (image := self._images.get(identifier)) is None:
+            return None
+        return Found(self._blobs.get(identifier), image.diff_ids, (), tags)
+
+    async def take(self, found: Found, source: Fetched, digest: str, name: str) -> bool:
+        """Take in and record what was pulled; `digest` is name@digest. Returns whether anything is new but that."""
+        identifier = digest_of(found.config)
+        before = self._images.get(identifier)
+        try:
+            with self._intake.pinned(chain_ids(found.diff_ids)):
+                await self._intake.add_layers(source, found)
+                self._record([(found.config, found.tags)], "", digest)
+        finally:
+            self._collect()
+        image = self._images[identifier]
+        self.on_event("pull", name, {**(image.run.get("Labels") or {}), "name": name})
+        return before is None or before.tags != image.tags
 
     def disk_usage(self) -> tuple[int, dict[str, int]]:
         """Return the bytes of all layers, and for each image (by id) those that it shares with another image."""
@@ -279,8 +297,8 @@ class Images:
         holder = holders.get(image.id)
         if _is_full_id(word) or self._by_reference(parse_reference(word)) is None:  # by id
             if len(image.tags) > 1 and not force:
-                raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
-            _check_unheld(image, holder, force)
+                raise conflict(image, "must be forced", "image is referenced in multiple repositories")
+            check_unheld(image, holder, force)
         else:
             if len(image.tags) <= 1 and holder is not None and not force:
                 raise Conflict(
@@ -368,7 +386,7 @@ class Images:
 
     # ---- record
 
-    def _record(self, found: Sequence[tuple[bytes, Sequence[str]]], action: str) -> list[str]:
+    def _record(self, found: Sequence[tuple[bytes, Sequence[str]]], action: str, digest: str = "") -> list[str]:
         """Record images in one transaction and return the lines that `docker load` prints."""
         renamed: list[str] = []
         loaded: list[str] = []
@@ -393,9 +411,9 @@ class Images:
                 loaded.append(f"Loaded image: {tag}\n")
             if not any(tags):
                 loaded.append(f"Loaded image ID: {identifier}\n")
-            changed[identifier] = image
+            changed[identifier] = replace(image, digests=tuple(sorted({*image.digests, digest} - {""})))
         self._commit(list(changed.values()))
-        for config, _ in found:
+        for config, _ in found if action else ():
             self._tell(action, self._images[digest_of(config)])
         return renamed + loaded
 
@@ -468,21 +486,3 @@ def _tagged(repo: str, tag: str) -> Reference:
     if reference.domain == "docker.io" and reference.path == "library/sha256":
         raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
     return reference
-
-
-def _conflict(image: Image, forced: str, why: str, hint: str = "") -> Conflict:
-    return Conflict(f"conflict: unable to delete {ids.short(image.id)} ({forced}) - {why}", hint=hint)
-
-
-def _check_unheld(image: Image, holder: tuple[str, bool] | None, force: bool) -> None:
-    if holder is None:
-        return
-    name = ids.short(holder[0])
-    if holder[1]:
-        raise _conflict(
-            image, "cannot be forced", f"image is being used by running container {name}", f"stop it first: stop {name}"
-        )
-    if not force:
-        raise _conflict(
-            image, "must be forced", f"image is being used by stopped container {name}", f"remove it first: rm {name}"
-        )

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 from weakref import WeakValueDictionary
 
 from tsunagu.kernel import compression
@@ -29,6 +29,13 @@ from .images_archive import Archive, Found, read_images
 
 _PIECE = 4 << 20  # bytes gathered before a thread writes them
 _RESERVE = 64 << 20  # bytes of the disk that an upload leaves free
+
+
+class Blobs(Protocol):
+    """Where layers come from: an archive, or what was fetched from a registry."""
+
+    def source(self, name: str) -> BinaryIO:
+        """Open one blob for reading; called from threads."""
 
 
 class Intake:
@@ -94,7 +101,7 @@ class Intake:
             future.result()[0].close()
         self.forget(path)
 
-    async def add_layers(self, archive: Archive, image: Found) -> None:
+    async def add_layers(self, archive: Blobs, image: Found) -> None:
         """Put every layer of an image in place that is not there yet. Pin its chain while calling this."""
         chain = chain_ids(image.diff_ids)
         async with AsyncExitStack() as stack:

@@ -13,6 +13,7 @@ from tsunagu.api.router import Route
 from tsunagu.api.views_image import created_ns, image_json, image_summary_json
 from tsunagu.model.errors import EngineError, InvalidParameter, NotSupported, Unavailable
 from tsunagu.model.image import Image, parse_reference
+from tsunagu.services import builtin
 from tsunagu.services.filters import parse_until
 
 _LIST_FILTERS = {"before", "dangling", "label", "reference", "since", "until"}
@@ -112,12 +113,7 @@ def _stream_error(error: EngineError) -> dict[str, object]:
 async def create(request: Request) -> None:
     """Import a root file system (`fromSrc=-`), or pull (`fromImage`)."""
     if word := request.text("fromImage"):
-        wanted = request.text("tag")
-        if wanted:
-            word = f"{word}@{wanted}" if ":" in wanted else f"{word}:{wanted}"
-        parse_reference(word)
-        await request.app.images.pull(word)
-        request.stream(JSON)
+        await _pull(request, word, request.text("tag"))
         return
     source = request.text("fromSrc")
     if source != "-":
@@ -133,6 +129,32 @@ async def create(request: Request) -> None:
     )
     request.stream(JSON)
     await request.write_json({"status": image.id})
+
+
+async def _pull(request: Request, word: str, wanted: str) -> None:
+    """Docker's rules: a tag or digest in `fromImage` counts unless `tag` is given; with neither all tags are meant.
+
+    The built-in image needs no registry. A client that goes away ends the pull with the next line.
+    """
+    if wanted:
+        word = f"{word}@{wanted}" if ":" in wanted else f"{word}:{wanted}"
+    reference = parse_reference(word, default_tag="")
+    images = request.app.images
+    if str(parse_reference(word)) == builtin.REFERENCE:
+        await images.ensure(word)
+        request.stream(JSON)
+        return
+    messages = images.pull(reference, request.text("platform"), request.headers.get("x-registry-auth", ""))
+    async with aclosing(messages):  # type: ignore[type-var]
+        first = await anext(messages, None)
+        request.stream(JSON)
+        try:
+            if first is not None:
+                await request.write_json(first)
+            async for message in messages:
+                await request.write_json(message)
+        except EngineError as error:
+            await request.write_json(_stream_error(error))
 
 
 async def save(request: Request) -> None:
