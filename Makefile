@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the engine runs on, and what the tests need besides.
 ENGINE_PACKAGES := runc conmon nftables libnftables1 iproute2 busybox-static golang-github-containers-common \
-	skopeo procps ca-certificates python3 python3-venv
+	skopeo tini procps ca-certificates python3 python3-venv
 TEST_PACKAGES := mmdebstrap dnsperf gcc libc6-dev zsh fish docker-registry
 UNPRIVILEGED_TESTS := tests/unit
 

@@ -43,6 +43,7 @@ from tsunagu.services.health import HealthChecks
 from tsunagu.services.images import Images
 from tsunagu.services.lifecycle import Lifecycle
 from tsunagu.services.links import Links
+from tsunagu.services.log_rotation import LogRotation
 from tsunagu.services.maps import Maps
 from tsunagu.services.networks import Networks
 from tsunagu.services.orphans import Orphans
@@ -193,12 +194,15 @@ async def _serve(options: DaemonOptions) -> None:
     policies.open()
     checks = HealthChecks(engine, lifecycle, execs)
     checks.open()
+    rotation = LogRotation(engine, runtime, bundles)
+    rotation.open()
     _tell_ready()
     await stop.wait()
     log.info("engine stops running=%s", sum(c.is_running for c in engine.world.containers.values()))
     await server.close()
     await policies.close()
     checks.close()
+    rotation.close()
     is_idle = nothing_runs(engine)
     await resolver.close(stop_process=is_idle)
     if is_idle:

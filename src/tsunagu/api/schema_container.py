@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from tsunagu.model.container import Config, HostConfig
+from tsunagu.model.container import Config, HostConfig, LogConfig
 from tsunagu.model.errors import InvalidParameter, NotSupported
 from tsunagu.model.health import HealthCheck
 from tsunagu.model.network import EndpointConfig
@@ -23,7 +23,6 @@ SHM_SIZE = 64 << 20  # Docker's default, bytes
 
 # Values of fields the model lacks that ask for nothing this engine does not do anyway.
 _HARMLESS: dict[str, tuple[object, ...]] = {
-    "LogConfig": ({"Type": "json-file"}, {"Type": "json-file", "Config": {}}, {"Type": "json-file", "Config": None}),
     "Runtime": ("runc", "io.containerd.runc.v2"),
     "Isolation": ("default",),
     "UsernsMode": ("host",),
@@ -71,6 +70,7 @@ def _host(body: Object) -> HostConfig:
     mounts = body.pop("Mounts", None) or []
     policy = restart_policy(body.pop("RestartPolicy", None), where)
     limits = limits_of(body, where)
+    log_config = _log_config(body.pop("LogConfig", None), where)
     body = {key: value for key, value in body.items() if key not in LIMITS}
     for field, modes in _MODES.items():
         mode = text_of(body, field)
@@ -79,8 +79,6 @@ def _host(body: Object) -> HostConfig:
                 f"{where}{field} {mode} is not supported yet", hint=f"supported: {', '.join(filter(None, modes))}"
             )
         body[field] = modes[mode]
-    if body.get("LogConfig") and not isinstance(body["LogConfig"], dict):
-        raise InvalidParameter("invalid JSON: HostConfig.LogConfig: expected an object")
     host = decode(body, HostConfig, where=where, harmless=_HARMLESS)
     for server in host.dns:
         _check_address(server)
@@ -91,6 +89,7 @@ def _host(body: Object) -> HostConfig:
         network_mode=host.network_mode or "default",
         restart_policy=policy,
         limits=limits,
+        log_config=log_config,
         shm_size=host.shm_size or SHM_SIZE,
         port_bindings={_port(spec): found or () for spec, found in (host.port_bindings or {}).items()} or None,
         binds=host.binds or None,
@@ -104,6 +103,12 @@ def _refuse_others(body: Object, known: set[str], where: str) -> None:
     for key, value in body.items():
         if key not in known and not is_empty(value):
             raise NotSupported(f"{where}{key} is not supported yet")
+
+
+def _log_config(value: object, where: str) -> LogConfig:
+    body = object_of({"LogConfig": value}, "LogConfig", where)
+    config = decode(body, LogConfig, where=f"{where}LogConfig.")
+    return config if config.type else replace(config, type="json-file")
 
 
 def _check_address(text: str) -> None:

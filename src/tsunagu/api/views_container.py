@@ -21,7 +21,6 @@ from .views_volume import mount_json
 
 # HostConfig fields that this engine does not have, with the values that Docker shows when nothing was asked for.
 _HOST_KEYS: tuple[tuple[str, object], ...] = (
-    ("LogConfig", {"Type": "json-file", "Config": {}}),
     ("Cgroup", ""),
     ("UsernsMode", ""),
     ("Runtime", "runc"),
@@ -188,6 +187,9 @@ def host_json(host: HostConfig) -> Json:
     }
     out.update(_HOST_KEYS)
     out.update(msgspec.to_builtins(host.limits))
+    out["LogConfig"] = {"Type": host.log_config.type, "Config": by_key(host.log_config.config)}
+    if host.init is not None:
+        out["Init"] = host.init
     out["DeviceCgroupRules"] = host.limits.device_cgroup_rules or None
     if host.mounts:
         out["Mounts"] = host.mounts

@@ -18,6 +18,7 @@ from . import cgroups, descriptors, limits
 
 SECCOMP_PROFILE = "/usr/share/containers/seccomp.json"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_INITS = ("docker-init", "tini-static", "catatonit")  # linked statically: it must run in any image
 _X32_GETPID = 0x40000000 + 39  # __X32_SYSCALL_BIT and getpid (asm/unistd_x32.h)
 _libc = ctypes.CDLL(None, use_errno=True)
 _directory_fds: dict[str, int] = {}
@@ -66,6 +67,7 @@ def facts() -> HostFacts:
         capabilities=_bounding_set(),
         devices=devices(),
         seccomp_profile=_seccomp_profile(),
+        init_path=next((path for name in _INITS if (path := shutil.which(name, path=_PATH))), ""),
         descriptor_limits=descriptors.inherited(),
     )
 

@@ -87,11 +87,13 @@ class Runtime:
         has_stdin: bool,
         keeps_stdin: bool,
         log_path: str,
+        log_limit: int = 0,
     ) -> Process:
         """Make the container's namespaces and its first process, which waits for `start`.
 
         `bundle` holds config.json. `keeps_stdin`: the container's stdin stays open when a client half-closes (without:
-        Docker's StdinOnce); a terminal always stays open. Raises RuntimeFailed in Docker's words.
+        Docker's StdinOnce); a terminal always stays open. `log_path` "" keeps no log; `log_limit` are the bytes after
+        which conmon begins it anew, 0 for never. Raises RuntimeFailed in Docker's words.
         """
         if ":" in log_path:
             raise InvalidParameter(f"the log path {log_path} contains ':'", hint="choose a data root without ':'")
@@ -105,7 +107,9 @@ class Runtime:
             os.mkdir(path, mode=0o700)
         os.symlink(bundle, f"{directory}/bundle")
         arguments = self._arguments(container_id, container_id, directory)
-        arguments += ["-b", bundle, "-l", f"k8s-file:{log_path}", "--no-sync-log"]
+        arguments += ["-b", bundle, "-l", f"k8s-file:{log_path}" if log_path else "none", "--no-sync-log"]
+        if log_path and log_limit:
+            arguments += ["--log-size-max", str(log_limit)]
         if has_tty:
             arguments.append("-t")
         if has_stdin:
@@ -369,16 +373,24 @@ class Runtime:
         if not (0 <= height <= 1000 and 0 <= width <= 1000):
             raise InvalidParameter(f"invalid window size {height}x{width}", hint="conmon takes 0 to 1000 each")
         directory = self._execs.get(identifier) or f"{self._directory(identifier)}/bundle"
+        self._tell(directory, b"1 %d %d\n" % (height, width), f"cannot resize {identifier}")
+
+    def reopen_log(self, container_id: str) -> None:
+        """Make conmon write a container's log into a new file of its name. Raises NotFound when it does not run."""
+        self._tell(f"{self._directory(container_id)}/bundle", b"2 0 0\n", f"cannot reopen the log of {container_id}")
+
+    def _tell(self, directory: str, message: bytes, what: str) -> None:
+        """Write to conmon's control pipe."""
         try:
             fd = os.open(f"{directory}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENXIO):  # never there, or conmon no longer reads
-                raise NotFound(f"cannot resize {identifier}: it does not run") from None
-            raise KernelFailure(f"cannot resize {identifier}: {error.strerror}") from error
+                raise NotFound(f"{what}: it does not run") from None
+            raise KernelFailure(f"{what}: {error.strerror}") from error
         try:
-            os.write(fd, b"1 %d %d\n" % (height, width))
+            os.write(fd, message)
         except BlockingIOError:
-            pass  # conmon is busy with sizes that came just before
+            pass  # conmon is busy with what came just before
         finally:
             os.close(fd)
 

@@ -54,6 +54,13 @@ class RestartPolicy(msgspec.Struct, frozen=True, rename="pascal"):
     maximum_retry_count: int = 0
 
 
+class LogConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """How a container's output is kept. `config` are the driver's options."""
+
+    type: str = "json-file"
+    config: dict[str, str] = {}
+
+
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """The host-dependent half of a create request."""
 
@@ -89,6 +96,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     limits: Limits = Limits()
+    init: bool | None = None  # None: not said, which shows in inspect
+    log_config: LogConfig = LogConfig()
     console_size: tuple[int, int] = (0, 0)
 
 

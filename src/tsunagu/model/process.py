@@ -94,4 +94,5 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     seccomp_profile: str = ""
+    init_path: str = ""  # a small init without libraries of its own; "" when none is installed
     descriptor_limits: tuple[int, int] = (1024, 524288)  # soft and hard, what the engine was started with

@@ -115,7 +115,7 @@ class Bundles:
         for mounted in container.mounts:
             _make_source(mounted)
         directory = self.directory(owner.id)
-        host = container.host.limits
+        asked = container.host.limits
         bundle_config = oci.container_config(
             container,
             account=account,
@@ -128,12 +128,12 @@ class Bundles:
             linked=self._link_variables(world, container),
             devices=[
                 (device, inside, wanted.cgroup_permissions)
-                for wanted in host.devices
+                for wanted in asked.devices
                 for device, inside in limits.find_devices(
                     wanted.path_on_host, wanted.path_in_container or wanted.path_on_host
                 )
             ],
-            block_numbers={path: limits.block_numbers(path) for path in oci_limits.block_paths(host)},
+            block_numbers={path: limits.block_numbers(path) for path in oci_limits.block_paths(asked)},
         )
         bundle = f"{self._instance.run_dir}/bundles/{container.id}"
         os.makedirs(bundle, mode=0o700, exist_ok=True)

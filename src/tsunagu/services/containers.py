@@ -20,6 +20,7 @@ from tsunagu.model.errors import Conflict, EngineError, InvalidParameter, Kernel
 from tsunagu.model.network import Endpoint, EndpointConfig
 from tsunagu.model.world import ContainerCreated, ContainerRemoved, ContainerRenamed, ContainerStateChanged
 from tsunagu.rules import health, limits, links, modes, mounts, ports, restarts, spec
+from tsunagu.rules.logging import keeping
 
 from .attachments import network_of
 from .bundles import Bundles
@@ -81,6 +82,7 @@ class Containers:
         stop_signal(merged.stop_signal)
         health.check(merged.healthcheck)
         facts = self._bundles.facts()
+        keeping(host.log_config)
         warnings = limits.check(host.limits, facts)
         host = replace(host, limits=limits.completed(host.limits, facts))
         restarts.check(host.restart_policy, is_auto_removed=host.auto_remove)
@@ -326,8 +328,9 @@ class Containers:
         return removed, freed
 
     def log_path(self, container_id: str) -> str:
-        """Path of a container's log, for inspect."""
-        return self._bundles.log_path(container_id)
+        """Path of a container's log, for inspect; "" when it keeps none."""
+        is_kept = self._engine.world.containers[container_id].host.log_config.type != "none"
+        return self._bundles.log_path(container_id) if is_kept else ""
 
     async def sizes(self, container_id: str) -> tuple[int, int]:
         """Return (bytes of the container's own layer, bytes with its image), for `ps -s` and `inspect -s`."""

@@ -24,6 +24,7 @@ from tsunagu.model.network import Endpoint
 from tsunagu.model.process import Exit, Process
 from tsunagu.model.world import ContainerStateChanged, EndpointsChanged, Event, NetworkRemoved, World, apply
 from tsunagu.rules import health, links
+from tsunagu.rules.logging import keeping
 
 from . import attachments
 from .bundles import Bundles
@@ -169,13 +170,15 @@ class Lifecycle:
         rootfs = mount.result()
         bundle = await self._bundles.write(world, container, rootfs, netns)
         undo.push_async_callback(self._runtime.delete, container.id)
+        kept = keeping(container.host.log_config)
         process = await self._runtime.create(
             container.id,
             bundle,
             has_tty=container.config.tty,
             has_stdin=container.config.open_stdin,
             keeps_stdin=not container.config.stdin_once,
-            log_path=self._bundles.log_path(container.id),
+            log_path=self._bundles.log_path(container.id) if kept.is_kept else "",
+            log_limit=kept.size if kept.files == 1 else 0,
         )
         self._bundles.volumes.close_sources(container.id)
         await self._admit_early(container.id)

@@ -2,7 +2,7 @@
 
 `P` marks a piece of a line that goes on, `F` its end. Lines are joined again here, each stream for itself, and come out
 in the order in which they were completed. Memory is bounded whatever the file holds. Following is driven by inotify(7),
-never by polling. May import the standard library only; never writes.
+never by polling. May import the standard library and `log_files`; never writes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import datetime
+
+from .log_files import LogFiles
 
 Line = tuple[str, int, bytes]  # "stdout" or "stderr"; nanoseconds since the epoch, UTC; data with its newline
 
@@ -67,39 +69,27 @@ class _Reader:
     """Reads records forward from a position and joins them to lines."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = -1
+        self._source = LogFiles(path)
         self._position = 0
         self._rest = b""  # the incomplete record at the end of the last block
         self._skip = 0  # lines to leave out before a tail begins
         self._lines: dict[str, tuple[int, bytearray]] = {}  # unfinished lines: time of the first piece, text
         self.has_more = False
-        self._open()
-
-    def _open(self) -> None:
-        if self._fd < 0:
-            with contextlib.suppress(FileNotFoundError):
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._source.close()
 
     def seek(self, tail: int | None, since_ns: int | None) -> None:
         """Choose where to start."""
-        if self._fd < 0:
-            return
-        size = os.fstat(self._fd).st_size
         if tail is not None:
-            self._position, self._skip = _find_tail(self._fd, size, tail)
+            self._position, self._skip = _find_tail(self._source, self._source.size(), tail)
         elif since_ns is not None:
-            self._position = _find_time(self._fd, size, since_ns)
+            self._position = _find_time(self._source, self._source.size(), since_ns)
 
     def lines(self, *, is_last: bool) -> Iterator[Line]:
         """Yield the lines that the next block completes; sets `has_more`. With `is_last` also those without end."""
-        self._open()
-        data = os.pread(self._fd, BLOCK, self._position) if self._fd >= 0 else b""
+        self._source.follow(self._position)
+        data = self._source.read(BLOCK, self._position)
         self._position += len(data)
         self.has_more = len(data) == BLOCK
         records = (self._rest + data).split(b"\n")
@@ -170,7 +160,7 @@ def _parse_time(text: bytes) -> int | None:
     return _last_second[1] + int(fraction or 0)
 
 
-def _find_tail(fd: int, size: int, count: int) -> tuple[int, int]:
+def _find_tail(source: LogFiles, size: int, count: int) -> tuple[int, int]:
     """Return where to read from, and how many lines to leave out there, so that the last `count` lines come.
 
     Reads backwards. When the streams are mixed, the beginning of a wanted line may lie before the end of one that is
@@ -178,7 +168,7 @@ def _find_tail(fd: int, size: int, count: int) -> tuple[int, int]:
     """
     if count <= 0:
         return size, 0
-    last = os.pread(fd, BLOCK, max(0, size - BLOCK))
+    last = source.read(BLOCK, max(0, size - BLOCK))
     position = size - (len(last) - 1 - last.rfind(b"\n"))  # conmon may just be writing the record after it
     rest = b""
     total = 0  # lines that end, or would at the end of the file, from here on
@@ -187,7 +177,7 @@ def _find_tail(fd: int, size: int, count: int) -> tuple[int, int]:
     enough = -1  # where `count` lines were reached
     while position > 0 and len(rest) <= LINE_LIMIT:
         start = max(0, position - BLOCK)
-        data = os.pread(fd, position - start, start) + rest
+        data = source.read(position - start, start) + rest
         records = data.split(b"\n")
         at = start + len(data) + 1
         for record in reversed(records[1:] if start else records):
@@ -215,12 +205,12 @@ def _kind(record: bytes) -> tuple[bytes, bytes]:
     return (parts[1], parts[2]) if parse_record(record[:64]) is not None else (b"", b"")
 
 
-def _find_time(fd: int, size: int, since_ns: int) -> int:
+def _find_time(source: LogFiles, size: int, since_ns: int) -> int:
     """Return a position at or shortly before the first record of that time, by bisection: conmon writes in order."""
     low, high = 0, size
     while high - low > BLOCK:
         middle = (low + high) // 2
-        data = os.pread(fd, BLOCK, middle)
+        data = source.read(BLOCK, middle)
         for record in data.split(b"\n")[1:-1]:  # the first one is cut, so may be the last
             parsed = parse_record(record)
             if parsed is not None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from tsunagu.kernel import processes
 from tsunagu.kernel.runtime import Runtime
 from tsunagu.model.container import Container
-from tsunagu.model.errors import Conflict, InvalidParameter
+from tsunagu.model.errors import Conflict, InvalidParameter, NotSupported
 from tsunagu.wire import stdcopy
 
 from . import logs as logfile
@@ -98,6 +98,13 @@ class Sessions:
         async with aclosing(lines):
             async for stream, _, data in lines:
                 await client.write(data if container.config.tty else stdcopy.frame(_STREAM[stream], data))
+
+    def check_logs(self, word: str) -> Container:
+        """Refuse to read a log that is not kept, before a response head is sent; returns the container."""
+        container = self._engine.world.container(word)
+        if container.host.log_config.type == "none":
+            raise NotSupported("configured logging driver does not support reading")
+        return container
 
     async def logs(
         self,

@@ -28,6 +28,8 @@ __all__ = [
     "security",
 ]
 
+INIT = "/sbin/docker-init"  # where Docker puts it
+_INIT_WORDS = (INIT, "--")
 OCI_VERSION = "1.0.2"  # what runc 1.1 speaks; newer runtimes read it too
 
 
@@ -96,7 +98,7 @@ def container_config(
     result: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "process": _process(
-            args=[container.path, *container.args],
+            args=[*(_INIT_WORDS if _has_init(host) else ()), container.path, *container.args],
             env=environment(container, linked=linked),
             cwd=config.working_dir or "/",
             tty=config.tty,
@@ -163,6 +165,11 @@ def check(host: HostConfig, facts: HostFacts) -> None:
         tmpfs_mount(path, words)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if _has_init(host) and not facts.init_path:
+        raise NotSupported(
+            '--init: exec: "docker-init": executable file not found in $PATH',
+            hint="install an init with: apt-get install tini",
+        )
     for mode, noun, allowed in (
         (host.ipc_mode, "IPC", ("", "private", "shareable", "host", "none")),
         (host.pid_mode, "PID", ("", "private", "host")),
@@ -175,6 +182,11 @@ def check(host: HostConfig, facts: HostFacts) -> None:
             raise InvalidParameter(f"invalid {noun} mode: {mode}")
     for name in host.sysctls or {}:
         _check_sysctl(name, host)
+
+
+def _has_init(host: HostConfig) -> bool:
+    """An init is the first process of a process namespace of one's own, or none (Docker's rule)."""
+    return bool(host.init) and host.pid_mode in ("", "private")
 
 
 # ---- security options
@@ -400,6 +412,13 @@ def _mounts(
             mounts[path] = bind_mount(
                 Mount(type="bind", source=path, destination=path), path, has_recursive_readonly=False
             )
+    if _has_init(host):
+        mounts[INIT] = {
+            "destination": INIT,
+            "type": "bind",
+            "source": facts.init_path,
+            "options": ["bind", "ro", "rprivate"],
+        }
     for path, source in etc_files.items():
         mounts[path] = {"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate"]}
         if host.readonly_rootfs:

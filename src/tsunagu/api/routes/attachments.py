@@ -37,7 +37,7 @@ async def logs(request: Request) -> None:
     wants_stdout, wants_stderr = request.flag("stdout"), request.flag("stderr")
     if not (wants_stdout or wants_stderr):
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
-    container = request.app.engine.world.container(request.words["word"])
+    container = request.app.sessions.check_logs(request.words["word"])
     lines = request.app.sessions.logs(
         container.id,
         stdout=wants_stdout,
