@@ -184,7 +184,7 @@ def test_docker_defaults_hold_inside() -> None:
         assert set(re.findall(r" (\d+) -> |/fd/(\d+): cannot read link", output)) == {
             ("0", ""), ("1", ""), ("2", ""), ("", "3"),
         }  # fmt: skip
-        assert output.splitlines()[-1] == "inner"
+        assert "inner" in output.splitlines()  # its errors, another pipe, may be read after it
 
     inside(scenario)
 
@@ -427,7 +427,9 @@ def test_detect() -> None:
 
 def test_a_frozen_container_does_nothing_until_it_is_thawed() -> None:
     async def scenario(b: Boxes) -> None:
-        process = await b.start("cold", "sh", "-c", "trap 'exit 7' USR1; while :; do sleep 0.01; done")
+        process = await b.start("cold", "sh", "-c", "trap 'exit 7' USR1; echo ready; while :; do sleep 0.01; done")
+        async for _ in logs.read(b.log_path("cold"), ended=asyncio.Event()):
+            break  # it is ready: before, the signal would be nothing to the first process
         await b.runtime.freeze("cold")
         assert b.runtime.is_frozen("cold")
         assert await status(b, "cold") == "paused"

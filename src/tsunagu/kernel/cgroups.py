@@ -7,6 +7,7 @@ the instance's own. May import model; `freeze` and `remove` wait for the kernel,
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -54,8 +55,12 @@ def freeze(name: str, *, timeout: float = 10.0) -> None:
         raise KernelFailure("the host has no cgroup freezer", hint="mount the freezer controller, or use cgroup v2")
     deadline = time.monotonic() + timeout
     pause = 0.0002
-    while True:
-        # v1 gives up on a process that forks at the wrong moment and stays FREEZING: asked anew each time.
+    for attempt in itertools.count():
+        # v1 gives up on a process that forks or executes at the wrong moment and stays FREEZING. Asking anew mends most
+        # of that; the rest needs to be let go for a moment, as runc does.
+        if _is_v1_freezer(control) and attempt % 10 == 9:
+            _write(control, "THAWED")
+            time.sleep(0.002)
         _write(control, "FROZEN" if _is_v1_freezer(control) else "1")
         if _stands_still(control):
             return
