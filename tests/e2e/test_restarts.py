@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tsunagu.testing import host
 from tsunagu.testing.commandline import CommandLine
 from tsunagu.testing.engine import EngineProcess
 from tsunagu.testing.happenings import Happenings
@@ -206,3 +208,29 @@ def test_engines_come_and_go(
     assert inspect(cli, "always")["RestartCount"] == 1
     assert inspect(cli, "loops")["RestartCount"] >= count
     assert inspect(cli, "loops")["State"]["Running"] is True
+
+
+def test_the_host_was_started_anew(
+    new_engine: Callable[[], EngineProcess], images: Callable[[str], Path], client_of: ClientOf
+) -> None:
+    engine = new_engine()
+    engine.load(images("alpine"))
+    cli = client_of("tsunagu", engine)
+    cli("network create app-network").ok()
+    for name, policy in (("db", "always"), ("web", "unless-stopped"), ("job", "on-failure"), ("plain", "no")):
+        cli(f"run -d --name {name} --network app-network --restart {policy} alpine {SLEEPS}").ok()
+    cli(f"run -d --name guest --network container:db --restart always alpine {SLEEPS}").ok()
+    cli(f"run -d --name off --network app-network --restart unless-stopped alpine {SLEEPS}").ok()
+    cli("stop -t 0 off").ok()
+    engine.kill()
+    host.sweep(engine.instance)  # every process, interface, mount and rule is gone
+    shutil.rmtree(engine.instance.run_dir)  # and so is /run
+    engine.start()
+    with Happenings(engine.instance.socket) as events:
+        for name in ("db", "web", "job", "guest"):
+            if inspect(cli, name)["State"]["Status"] != "running":
+                events.expect("start", name)
+    assert cli("exec web ping -c 1 -W 5 db").code == 0, "addresses and names are there again"
+    assert cli("exec guest nslookup -type=a web").code == 0
+    for name in ("plain", "off"):
+        assert inspect(cli, name)["State"]["Status"] == "exited"

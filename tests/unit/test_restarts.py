@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from tsunagu.model.container import Config, Container, HostConfig, RestartPolicy, State, Status
+from tsunagu.model.container import Config, Container, HostConfig, Link, RestartPolicy, State, Status
 from tsunagu.model.errors import InvalidParameter
+from tsunagu.model.world import World
 from tsunagu.rules import restarts
 
 ENDED = State(status=Status.EXITED, started_at=1, finished_at=2)
@@ -94,3 +95,20 @@ def test_refusals(policy: RestartPolicy, is_auto_removed: bool, sentence: str) -
 def test_policies_that_are_known(name: str) -> None:
     restarts.check(RestartPolicy(name), is_auto_removed=False)
     restarts.check(RestartPolicy("on-failure", 5), is_auto_removed=False)
+
+
+def test_whom_others_need_comes_first() -> None:
+    def container(name: str, *targets: str, mode: str = "default") -> Container:
+        return Container(
+            id=name * 64, name=name, created=0, image_id="i", path="p", args=(), config=Config(),
+            host=HostConfig(network_mode=mode), links=tuple(Link(target * 64, target) for target in targets),
+        )  # fmt: skip
+
+    chosen = [
+        container("a", "b"), container("b", "c"), container("c"), container("d", mode=f"container:{'b' * 64}"),
+        container("e", "f"), container("f", "e"), container("g", "0"),
+    ]  # fmt: skip
+    world = World(containers={c.id: c for c in chosen}, container_ids={c.name: c.id for c in chosen})
+    order = [sorted(c.name for c in group) for group in restarts.in_order(world, chosen)]
+    assert order == [["c", "g"], ["b"], ["a", "d"], ["e", "f"]]
+    assert restarts.in_order(world, []) == []

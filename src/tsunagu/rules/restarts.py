@@ -5,8 +5,14 @@ May import model. Knows no clock: times come in as values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 from tsunagu.model.container import Container, RestartPolicy, State, Status
-from tsunagu.model.errors import InvalidParameter
+from tsunagu.model.errors import EngineError, InvalidParameter
+from tsunagu.model.world import World
+
+from .sandboxes import owner_of, target_word
 
 FIRST_DELAY = 0.1  # seconds
 LONGEST_DELAY = 60.0
@@ -64,3 +70,27 @@ def starts_with_engine(container: Container) -> bool:
         return False
     policy = container.host.restart_policy.name
     return policy == "always" or (policy == "unless-stopped" and not container.state.is_manually_stopped)
+
+
+def in_order(world: World, chosen: Sequence[Container]) -> list[list[Container]]:
+    """Return groups to start one after the other: whoever lives in another's sandbox, or is linked to it, comes after
+    it. Those that wait for each other in a circle come last, together."""
+    left = {container.id: container for container in chosen}
+    groups: list[list[Container]] = []
+    while left:
+        ready = [container for container in left.values() if not needs(world, container) & set(left)]
+        group = ready or list(left.values())
+        groups.append(group)
+        for container in group:
+            del left[container.id]
+    return groups
+
+
+def needs(world: World, container: Container) -> set[str]:
+    """Return the ids of the containers that must run before this one can: whose namespaces it joins, whom it links."""
+    found = {owner_of(world, container).id} | {link.target for link in container.links}
+    for mode in (container.host.pid_mode, container.host.ipc_mode):
+        if (word := target_word(mode)) is not None:
+            with suppress(EngineError):  # gone: its start will say so
+                found.add(world.container(word).id)
+    return found - {container.id}

@@ -24,6 +24,7 @@ from .signals import wakes
 from .tasks import spawn
 
 log = logging.getLogger("tsunagu.restarts")
+NEEDED_SECONDS = 30.0  # for the restart of a container that another one needs
 AT_ONCE = 8  # containers that are started at the same time when the engine starts
 
 
@@ -33,8 +34,8 @@ class Restarts:
         self._lifecycle = lifecycle
         self._delays: dict[str, float] = {}  # the last delay of each container, seconds
         self._unwanted: set[str] = set()  # containers whose next end is wanted by somebody
-        self._waiting: dict[str, asyncio.Task[None]] = {}
-        self._starting: set[asyncio.Task[None]] = set()  # these are not cancelled: a start is done as a whole
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of containers that wait for their next start
+        self._starting: set[asyncio.Task[None]] = set()  # of these: under way, not to be cancelled
         self._is_open = False
         lifecycle.end_state = self._end_state
         lifecycle.on_signal = self._signalled
@@ -57,21 +58,22 @@ class Restarts:
     async def close(self) -> None:
         """Start nothing any more; returns when no start is under way. Waiting containers wait for the next engine."""
         self._is_open = False
-        for task in self._waiting.values():
+        tasks = {*self._tasks.values(), *self._starting}
+        for task in tasks - self._starting:
             task.cancel()
-        await asyncio.gather(*self._waiting.values(), *self._starting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def schedule(self, container: Container) -> None:
         """Start a container that is restarting once its delay is over; the caller holds its lock."""
         if container.id in self._unwanted:  # somebody stopped it while its end was being recorded
             self.cancel(container)
             return
-        if self._is_open and container.id not in self._waiting:
-            self._waiting[container.id] = spawn(self._again(container), name=f"restart {container.id[:12]}")
+        if self._is_open and container.id not in self._tasks:
+            self._tasks[container.id] = spawn(self._again(container), name=f"restart {container.id[:12]}")
 
     def cancel(self, container: Container) -> Container:
         """Give up the restart of a container that waits for it; the caller holds its lock. Returns it as it is now."""
-        task = self._waiting.pop(container.id, None)
+        task = self._tasks.pop(container.id, None)
         if task is not None:
             task.cancel()
         state = replace(container.state, status=Status.EXITED, is_manually_stopped=True)
@@ -105,36 +107,36 @@ class Restarts:
         return replace(state, status=Status.RESTARTING, restart_count=state.restart_count + 1)
 
     async def _again(self, container: Container) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             due = container.state.finished_at / 1e9 + self._delays.get(container.id, 0)
             await asyncio.sleep(due - time.time())
+            await self._settled(container)
             async with self._engine.lock(container.id):
-                self._begin(container.id)
                 current = self._engine.world.containers.get(container.id)
                 if current is not None and current.is_restarting:
+                    self._starting.add(task)
                     await self._lifecycle.start(current, is_automatic=True)
         except EngineError as error:  # Docker gives up too; the sentence is in the container's state
             log.warning("not restarted container=%s error=%s", container.id[:12], error)
         finally:
-            self._end(container.id)
+            self._starting.discard(task)
+            if self._tasks.get(container.id) is task:
+                del self._tasks[container.id]
 
-    def _begin(self, container_id: str) -> None:
-        task = asyncio.current_task()
-        if task is not None and self._waiting.get(container_id) is task:
-            del self._waiting[container_id]
-            self._starting.add(task)
-
-    def _end(self, container_id: str) -> None:
-        task = asyncio.current_task()
-        if task is not None and self._waiting.get(container_id) is task:
-            del self._waiting[container_id]
-        self._starting.discard(task)
+    async def _settled(self, container: Container) -> None:
+        """Wait for the restarts of those whom a container needs: after the host's own start all come at once."""
+        for needed in rules.needs(self._engine.world, container):
+            async with self._engine.lock(needed):  # its end may just be being recorded
+                task = self._tasks.get(needed)
+            if task is not None:
+                await asyncio.wait({task}, timeout=NEEDED_SECONDS)
 
     async def _start_all(self, chosen: list[Container]) -> None:
-        """Start those with a sandbox of their own first: the others need one that lives."""
+        """Start those first whom the others need."""
         room = asyncio.Semaphore(AT_ONCE)
-        for is_guest in (False, True):
-            group = [c for c in chosen if c.host.network_mode.startswith("container:") is is_guest]
+        for group in rules.in_order(self._engine.world, chosen):
             await asyncio.gather(*(self._start(container, room) for container in group))
 
     async def _start(self, container: Container, room: asyncio.Semaphore) -> None:
